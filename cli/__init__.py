@@ -1,0 +1,1 @@
+"""The `boundsmith` command line."""

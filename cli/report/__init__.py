@@ -1,0 +1,1 @@
+"""Drawing a result: console, JSON, VNN-COMP."""

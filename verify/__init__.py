@@ -1,0 +1,1 @@
+"""Verification of neural networks: loading, bounds, attack, search."""

@@ -1,0 +1,1 @@
+"""Falsification: sampling, projected gradients, and replay on onnxruntime."""

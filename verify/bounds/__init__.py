@@ -1,0 +1,1 @@
+"""Bounds of a graph over batches of boxes: interval, forward linear and backward (CROWN)."""

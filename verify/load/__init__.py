@@ -1,0 +1,1 @@
+"""From a network file or torch module to a checked `Graph`."""

@@ -1,0 +1,1 @@
+"""The operator table: the only place that knows what an operator means."""

@@ -1,0 +1,92 @@
+"""What an operator means: the record that a row of the operator table holds.
+
+Two kinds of operators exist. *Linear* ones (affine in their variable inputs) state themselves by `LinearRule`; their interval
+bounds, adjoint and forward bounds all follow from it. *Nonlinear* ones state a range (`interval`) and, where they have one,
+a linear relaxation (`relax`) valid on given input ranges. An absent capability is ``None``, never a silent default.
+
+Array conventions. Values are ``[B, *shape]``. Backward coefficients are ``[R, *shape]`` where ``R`` enumerates
+(domain, row) pairs; linear rules never need to know how ``R`` is made up. All functions are generic over numpy arrays and torch
+tensors (`array_api_compat.array_namespace`), pure, and must not change their arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..graph import Array, Node
+
+Interval = tuple[Array, Array]
+"""Lower and upper bounds of a node's value, each ``[B, *shape]`` (``B`` may be 1 for constants)."""
+
+
+@dataclass(frozen=True)
+class LinearRule:
+    """An operator ``y = M x + b`` with ``x`` its variable inputs.
+
+    apply(node, xs)      ``M x + b``; xs one array ``[B, *shape_k]`` an input.
+    apply_linear(node, xs)   ``M x`` without the constant.
+    magnitude(node, xs)  ``|M| x`` (absolute coefficients, no constant).
+    adjoint(node, a)     ``M^T a``: coefficients ``[R, *shape]`` on the output to a tuple of ``[R, *shape_k]`` on the inputs.
+    bias(node)           ``b`` as an array ``[*shape]`` (or broadcastable to it), or None when it is zero.
+    """
+
+    apply: Callable[[Node, Sequence[Array]], Array]
+    apply_linear: Callable[[Node, Sequence[Array]], Array]
+    magnitude: Callable[[Node, Sequence[Array]], Array]
+    adjoint: Callable[[Node, Array], tuple[Array, ...]]
+    bias: Callable[[Node], Array | None]
+
+
+@dataclass(frozen=True)
+class Lines:
+    """An elementwise linear relaxation: for every x in the input intervals
+
+    ``sum_k lower_slopes[k] * x_k + lower_intercept <= y <= sum_k upper_slopes[k] * x_k + upper_intercept``.
+
+    Every array is ``[B, *shape]`` of the operator's output (all inputs have that shape, too).
+    """
+
+    lower_slopes: tuple[Array, ...]
+    lower_intercept: Array
+    upper_slopes: tuple[Array, ...]
+    upper_intercept: Array
+
+
+class Relax(Protocol):
+    """Relax an elementwise operator on input intervals.
+
+    `slope` (``[B, *shape]`` with values in [0, 1], or None for the operator's own choice) moves the free line: for
+    ReLU-like operators it is the lower line's slope between its two extremes, for others where the tangent is taken.
+    Every value in [0, 1] gives a sound relaxation.
+    """
+
+    def __call__(self, node: Node, intervals: Sequence[Interval], slope: Array | None = None) -> Lines: ...
+
+
+@dataclass(frozen=True)
+class OpRule:
+    """One row of the operator table.
+
+    evaluate(node, xs)             the value ``[B, *shape]``.
+    interval(node, intervals)      bounds of the value, valid whenever every input lies in its interval. Must hold for infinite
+                                   interval ends too (answer infinite, never NaN); raises `UndefinedOnRegion` where the
+                                   operator has no finite meaning (log of a negative ...) on the whole region.
+    linear                         set for linear operators only.
+    relax(node, intervals, slope)  linear relaxation of an elementwise nonlinear operator; None: use the interval as two constant lines.
+    backward(node, intervals, a)   for nonlinear operators that are not elementwise: ``a`` is ``[B, S, *shape]``, returns
+                                   (one ``[B, S, *shape_k]`` an input, constants ``[B, S]``) such that
+                                   ``sum_k <a_k, x_k> + constant <= <a, y>`` on the intervals.
+    vjp(node, xs, y, gradient)     gradient of ``<gradient, y>`` by each input (a subgradient at kinks; zero through step functions);
+                                   None for linear operators, whose adjoint serves.
+    summary                        one sentence for `boundsmith supports`.
+    """
+
+    evaluate: Callable[[Node, Sequence[Array]], Array]
+    interval: Callable[[Node, Sequence[Interval]], Interval]
+    linear: LinearRule | None = None
+    relax: Relax | None = None
+    backward: Callable[[Node, Sequence[Interval], Array], tuple[tuple[Array, ...], Array]] | None = None
+    vjp: Callable[[Node, Sequence[Array], Array, Array], tuple[Array, ...]] | None = None
+    summary: str = ""

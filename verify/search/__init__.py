@@ -1,0 +1,1 @@
+"""Complete search over batches of domains."""
