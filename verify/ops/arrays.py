@@ -1,0 +1,96 @@
+"""Small helpers shared by all operator families: dtypes, infinities, batch axes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from ..graph import Array, Node
+
+quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+"""Decorator: infinities are legitimate here, so numpy must not warn about the intermediate NaN that are replaced."""
+
+
+def parameter(node: Node, key: str, like: Array) -> Array:
+    """`node.params[key]` in the library, dtype and device of `like` (no copy where it already is)."""
+    value = node.params[key]
+    if type(value) is type(like) and value.dtype == like.dtype:
+        return value
+    xp = array_namespace(like)
+    device = {} if isinstance(like, np.ndarray) else {"device": like.device}
+    return xp.asarray(value, dtype=like.dtype, **device)
+
+
+def index_parameter(node: Node, key: str, like: Array) -> Array:
+    """`node.params[key]` as integers in the library and on the device of `like`."""
+    value = node.params[key]
+    if type(value) is type(like):
+        return value
+    return array_namespace(like).asarray(value, device=like.device)
+
+
+def unit_roundoff(x: Array) -> float:
+    """The distance from 1 to the next larger number of the dtype of `x`."""
+    return 2.220446049250313e-16 if x.dtype.itemsize == 8 else 1.1920928955078125e-07
+
+
+def smallest(x: Array) -> float:
+    """The smallest positive normal number of the dtype of `x`."""
+    return 2.2250738585072014e-308 if x.dtype.itemsize == 8 else 1.1754943508222875e-38
+
+
+def surely_finite(*arrays: Array) -> bool:
+    """Whether all entries are known to be finite.
+
+    Asked of numpy arrays only, where a sum is cheap; a torch tensor might be on a device, which the answer would stall.
+    """
+    return all(isinstance(x, np.ndarray) and math.isfinite(x.sum()) for x in arrays)
+
+
+@quiet
+def defined(lower: Array, upper: Array) -> tuple[Array, Array]:
+    """The interval with NaN ends (``inf - inf``, ``0 * inf``) replaced by infinite ones, which are always sound."""
+    if surely_finite(lower, upper):
+        return lower, upper
+    xp = array_namespace(lower)
+    return xp.where(xp.isnan(lower), -math.inf, lower), xp.where(xp.isnan(upper), math.inf, upper)
+
+
+def product(a: Array, b: Array) -> Array:
+    """``a * b`` with ``0 * inf = 0``, as bounds of finite factors need it."""
+    result = a * b
+    if surely_finite(result):
+        return result
+    return array_namespace(result).where((a == 0) | (b == 0), 0.0, result)
+
+
+def four_corners(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Exact range of the product of two intervals."""
+    xp = array_namespace(a[0])
+    p, q, r, s = product(a[0], b[0]), product(a[0], b[1]), product(a[1], b[0]), product(a[1], b[1])
+    return (
+        xp.minimum(xp.minimum(p, q), xp.minimum(r, s)),
+        xp.maximum(xp.maximum(p, q), xp.maximum(r, s)),
+    )
+
+
+def same_batch(xs: Sequence[Array]) -> tuple[Array, ...]:
+    """The arrays ``[B_k, ...]`` repeated (as views) to their common batch size; ``B_k`` is 1 or common."""
+    batch = max(x.shape[0] for x in xs)
+    return tuple(x if x.shape[0] == batch else array_namespace(x).broadcast_to(x, (batch, *x.shape[1:])) for x in xs)
+
+
+def inner(a: Array, b: Array) -> Array:
+    """``<a, b>`` of ``[B, S, *shape]`` and ``[B, 1, *shape]`` over the last axes: ``[B, S]``, with ``0 * inf = 0``."""
+    xp = array_namespace(a)
+    return xp.sum(product(a, b), axis=tuple(range(2, a.ndim)))
+
+
+def zeros_like_shape(shape: Sequence[int], like: Array) -> Array:
+    """Zeros of the given shape in the library, dtype and device of `like`."""
+    options: dict[str, Any] = {} if isinstance(like, np.ndarray) else {"device": like.device}
+    return array_namespace(like).zeros(tuple(shape), dtype=like.dtype, **options)
