@@ -1,0 +1,44 @@
+"""A result as lines of text: the answer for stdout, the story for stderr."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...verify.result import Result, Verdict, Witness
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def answer(result: Result) -> str:
+    """What goes to stdout: the verdict's word and, after `sat`, the assignment."""
+    lines = [result.verdict.value]
+    if result.verdict is Verdict.SAT and result.witness is not None:
+        lines.extend(assignment_lines(result.witness))
+    return "\n".join(lines) + "\n"
+
+
+def assignment_lines(witness: Witness) -> Iterator[str]:
+    """``NAME TYPE [SHAPE]`` and then one value a line, row-major, for every input and then every output tensor.
+
+    Values carry just enough digits that reading them in the tensor's own type gives them back exactly.
+    """
+    for name, values in (*witness.inputs, *witness.outputs):
+        array = np.asarray(values)
+        yield f"{name} {array.dtype.name} [{','.join(map(str, array.shape))}]"
+        for value in array.ravel():
+            yield str(value)
+
+
+def story(result: dict[str, Any]) -> str:
+    """The lines a person reads, drawn from the JSON object of a result alone."""
+    lines = [f"{result['verdict']}: {result['sentence']} ({result['seconds']:.2f} s, {result['device']})"]
+    if result["best_bound"] is not None:
+        lines.append(f"  best bound {result['best_bound']}")
+    for phase in result["phases"]:
+        domains = f", {phase['domains']} domains" if phase["domains"] else ""
+        lines.append(f"  {phase['name']}: {phase['seconds']:.2f} s{domains}")
+    lines.extend(f"  warning: {warning}" for warning in result["warnings"])
+    return "\n".join(lines)
