@@ -90,6 +90,12 @@ def inner(a: Array, b: Array) -> Array:
     return xp.sum(product(a, b), axis=tuple(range(2, a.ndim)))
 
 
+def bound_by_constants(a: Array, interval: tuple[Array, Array]) -> Array:
+    """A lower bound ``[B, S]`` of ``<a, y>`` from the interval of ``y`` alone; ``a`` is ``[B, S, *shape]``."""
+    lower, upper = interval
+    return inner(a.clip(0), lower[:, None]) + inner(a.clip(None, 0), upper[:, None])
+
+
 def zeros_like_shape(shape: Sequence[int], like: Array) -> Array:
     """Zeros of the given shape in the library, dtype and device of `like`."""
     options: dict[str, Any] = {} if isinstance(like, np.ndarray) else {"device": like.device}

@@ -24,10 +24,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from ..errors import UnsupportedError
-from . import linear, relu_like, take
+from . import conv, linear, matmul, relu_like, take
 from .rule import OpRule
 
-OPERATORS: Mapping[str, OpRule] = MappingProxyType({**linear.ROWS, **take.ROWS, **relu_like.ROWS})
+OPERATORS: Mapping[str, OpRule] = MappingProxyType(
+    {**linear.ROWS, **take.ROWS, **conv.ROWS, **matmul.ROWS, **relu_like.ROWS}
+)
 """Operator name (`Node.op`) to its row."""
 
 
