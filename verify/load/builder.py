@@ -1,0 +1,289 @@
+"""Building a graph of core operators: constructors that check sizes, pick the cheapest form and share structure.
+
+Importers hold every tensor as a `Value`: a `Variable` (it depends on the network's inputs) or an array (it does not).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+import numpy as np
+
+from ..errors import LoadError
+from ..graph import Array, Graph, Node
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+LARGEST_TENSOR = 1 << 26
+"""Scalars in the largest tensor that is built while importing; stored weights may be larger."""
+
+LARGEST_TOTAL = 1 << 28
+"""Scalars in all tensors together that importing may build."""
+
+
+class LoweringError(LoadError):
+    """One operator of a network cannot be lowered; the importer collects these and reports all of them at once."""
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A tensor that depends on the inputs: its node, its shape (no batch axis) and its element type in the source.
+
+    `integral` says that its values are whole numbers whatever the type.
+    """
+
+    index: int
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    integral: bool = False
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
+Value = Variable | Array
+
+
+def is_known(value: Value | None) -> TypeGuard[Array]:
+    """Whether `value` is an array, that is, does not depend on the network's inputs."""
+    return value is not None and not isinstance(value, Variable)
+
+
+def shape_of(value: Value) -> tuple[int, ...]:
+    """The shape of a variable or array."""
+    return tuple(value.shape)
+
+
+class GraphBuilder:
+    """Collects nodes. `label` names the source tensor that the next nodes belong to.
+
+    Every method that returns a `Variable` appends at most a few nodes and checks the size of what it makes; sizes
+    beyond the limits raise `LoadError` before anything is allocated.
+    """
+
+    def __init__(self, dtype: np.dtype) -> None:
+        self.dtype = dtype
+        self.nodes: list[Node] = []
+        self.label = ""
+        self._built = 0
+
+    def claim(self, shape: Iterable[int]) -> tuple[int, ...]:
+        """`shape` as a tuple of ints, after counting it against the size limits."""
+        extents = tuple(int(extent) for extent in shape)
+        size = math.prod(extents)
+        if any(extent < 0 for extent in extents):
+            raise LoweringError(f"its shape {list(extents)} has a negative dimension")
+        if size > LARGEST_TENSOR or self._built + size > LARGEST_TOTAL:
+            raise LoadError(
+                f"tensor {self.label} of shape {list(extents)} is too large: a tensor may have {LARGEST_TENSOR:,} "
+                f"scalars and all together {LARGEST_TOTAL:,}; check the network's declared shapes."
+            )
+        self._built += size
+        return extents
+
+    def add(
+        self,
+        op: str,
+        inputs: Sequence[Variable],
+        shape: Iterable[int],
+        params: Mapping[str, Array] | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        like: Variable | None = None,
+        integral: bool | None = None,
+    ) -> Variable:
+        """Append a node. Element type and integrality follow `like` (default the first input)."""
+        extents = self.claim(shape)
+        self.nodes.append(
+            Node(
+                name=self.label,
+                op=op,
+                inputs=tuple(x.index for x in inputs),
+                shape=extents,
+                params=MappingProxyType({key: self._cast(array) for key, array in (params or {}).items()}),
+                attributes=MappingProxyType(dict(attributes or {})),
+            )
+        )
+        model = like if like is not None else inputs[0] if inputs else None
+        dtype = model.dtype if model is not None else self.dtype
+        whole = integral if integral is not None else model is not None and model.integral and not params
+        return Variable(len(self.nodes) - 1, extents, dtype, whole)
+
+    def _cast(self, array: Array) -> Array:
+        """Arrays of real numbers in the graph's own float type; integers and live parameters as they are."""
+        if isinstance(array, np.ndarray) and array.dtype.kind == "f":
+            return array.astype(self.dtype, copy=False)
+        return array
+
+    def input(self, name: str, shape: Sequence[int], dtype: np.dtype) -> Variable:
+        """A graph input."""
+        self.label = name
+        made = self.add("Input", (), shape)
+        return Variable(made.index, made.shape, dtype, dtype.kind != "f")
+
+    def constant(self, value: Array) -> Variable:
+        """An array as a node, for operators that take it as an operand."""
+        if isinstance(value, np.ndarray):
+            made = self.add("Constant", (), value.shape, {"value": value.astype(self.dtype)})
+            return Variable(made.index, made.shape, value.dtype, value.dtype.kind != "f")
+        made = self.add("Constant", (), value.shape, {"value": value})
+        return Variable(made.index, made.shape, self.dtype)
+
+    def variable(self, value: Value) -> Variable:
+        """`value` itself if it is a variable, else a constant node of it."""
+        return value if isinstance(value, Variable) else self.constant(value)
+
+    def retyped(self, x: Variable, dtype: np.dtype) -> Variable:
+        """`x` under another element type of the source; its values stay."""
+        return Variable(x.index, x.shape, dtype, x.integral or dtype.kind != "f")
+
+    def reshape(self, x: Variable, shape: Iterable[int]) -> Variable:
+        """`x` in another shape of the same size."""
+        extents = tuple(int(extent) for extent in shape)
+        if math.prod(extents) != x.size:
+            raise LoweringError(f"cannot reshape {list(x.shape)} to {list(extents)}")
+        x = self._before_reshapes(x)
+        return x if x.shape == extents else self.add("Reshape", (x,), extents)
+
+    def _before_reshapes(self, x: Variable) -> Variable:
+        """The tensor that `x` is only a reshaped view of."""
+        index = x.index
+        while self.nodes[index].op == "Reshape":
+            index = self.nodes[index].inputs[0]
+        return Variable(index, self.nodes[index].shape, x.dtype, x.integral)
+
+    def transpose(self, x: Variable, perm: Sequence[int]) -> Variable:
+        """`x` with axes permuted; where only axes of extent 1 move, a reshape."""
+        order = tuple(int(axis) % len(x.shape) for axis in perm) if x.shape else ()
+        if sorted(order) != list(range(len(x.shape))) or len(perm) != len(x.shape):
+            raise LoweringError(f"permutation {list(perm)} does not fit shape {list(x.shape)}")
+        shape = tuple(x.shape[axis] for axis in order)
+        moved = [axis for axis in order if x.shape[axis] != 1]
+        if moved == sorted(moved):
+            return self.reshape(x, shape)
+        return self.add("Transpose", (x,), shape, attributes={"perm": order})
+
+    def take(self, x: Variable, indices: np.ndarray, fill: float = 0.0) -> Variable:
+        """``y.flat = x.flat[indices]``; index -1 means `fill`."""
+        self.claim(indices.shape)
+        flat = np.ascontiguousarray(indices, dtype=np.int64)
+        has_fill = bool(flat.size) and int(flat.min()) < 0
+        source = self._before_reshapes(x)
+        earlier = self.nodes[source.index]
+        if earlier.op == "Take":
+            inner = earlier.params["indices"].reshape(-1)
+            inner_fill = earlier.attributes["fill"]
+            inner_filled = bool(inner.size) and int(inner.min()) < 0
+            if not (has_fill and inner_filled) or inner_fill == fill:
+                flat = np.where(flat >= 0, inner[np.maximum(flat, 0)], -1) if has_fill else inner[flat]
+                fill = inner_fill if inner_filled else fill
+                has_fill = bool(flat.size) and int(flat.min()) < 0
+                parent = earlier.inputs[0]
+                source = Variable(parent, self.nodes[parent].shape, x.dtype, x.integral)
+        if not has_fill and flat.size == source.size and np.array_equal(flat.reshape(-1), np.arange(source.size)):
+            return self.reshape(source, flat.shape)
+        whole = x.integral and (not has_fill or float(fill).is_integer())
+        return self.add("Take", (source,), flat.shape, {"indices": flat}, {"fill": float(fill)}, like=x, integral=whole)
+
+    def broadcast(self, x: Variable, shape: Sequence[int]) -> Variable:
+        """`x` repeated to `shape` by numpy's broadcasting rules."""
+        extents = tuple(shape)
+        if x.shape == extents:
+            return x
+        if x.size == math.prod(extents) and len(x.shape) <= len(extents):
+            return self.reshape(x, extents)
+        self.claim(extents)
+        indices = np.arange(x.size, dtype=np.int64).reshape(x.shape)
+        return self.take(x, np.broadcast_to(indices, extents))
+
+    def scale(self, x: Variable, scale: Array | None = None, shift: Array | None = None) -> Variable:
+        """``x * scale + shift``, with `x` and the arrays broadcast against each other."""
+        operands = [array for array in (scale, shift) if array is not None]
+        shape = np.broadcast_shapes(x.shape, *(tuple(array.shape) for array in operands))
+        whole = x.integral and all(_is_whole(array) for array in operands)
+        x = self.broadcast(x, shape)
+        params = {key: self.real(array) for key, array in (("scale", scale), ("shift", shift)) if array is not None}
+        return self.add("Scale", (x,), shape, params, integral=whole) if params else x
+
+    def real(self, array: Array) -> Array:
+        """An array of whole numbers in the graph's float type."""
+        return array.astype(self.dtype) if isinstance(array, np.ndarray) and array.dtype.kind != "f" else array
+
+    def affine(self, x: Variable, scale: float = 1.0, shift: float = 0.0) -> Variable:
+        """``x * scale + shift`` with two numbers."""
+        number = np.dtype(np.float64).type
+        return self.scale(
+            x,
+            None if scale == 1.0 else np.asarray(number(scale)),
+            None if shift == 0.0 else np.asarray(number(shift)),
+        )
+
+    def sum_of(self, terms: Sequence[Variable], signs: Sequence[int]) -> Variable:
+        """``sum_k signs[k] * terms[k]`` with broadcasting."""
+        shape = np.broadcast_shapes(*(x.shape for x in terms))
+        if len(terms) == 1:
+            return terms[0] if signs[0] == 1 else self.affine(terms[0], -1.0)
+        operands = [self.broadcast(x, shape) for x in terms]
+        whole = all(x.integral for x in terms)
+        return self.add("Add", operands, shape, attributes={"signs": tuple(signs)}, integral=whole)
+
+    def difference(self, a: Value, b: Value) -> Variable:
+        """``a - b``, at least one of them a variable."""
+        if is_known(b):
+            return self.scale(self.variable(a), shift=-self.real(b))
+        if is_known(a):
+            return self.scale(b, scale=np.asarray(-1.0), shift=a)
+        return self.sum_of((a, b), (1, -1))
+
+    def unary(
+        self, op: str, x: Variable, attributes: Mapping[str, Any] | None = None, integral: bool = False
+    ) -> Variable:
+        """An elementwise operator of one operand."""
+        return self.add(op, (x,), x.shape, attributes=attributes, integral=integral)
+
+    def elementwise(self, op: str, operands: Sequence[Variable], integral: bool = False) -> Variable:
+        """An elementwise operator of several operands, broadcast to a common shape."""
+        shape = np.broadcast_shapes(*(x.shape for x in operands))
+        aligned = [self.broadcast(x, shape) for x in operands]
+        return self.add(op, aligned, shape, integral=integral)
+
+    def product(self, a: Variable, b: Variable) -> Variable:
+        """``a * b``; a square where both are the same tensor."""
+        whole = a.integral and b.integral
+        if a.index == b.index:
+            return self.unary("Pow", a, {"exponent": 2.0}, integral=whole)
+        return self.elementwise("Mul", (a, b), integral=whole)
+
+    def reduce_sum(self, x: Variable, axes: Sequence[int], keepdims: bool) -> Variable:
+        """The sum over `axes` (non-negative)."""
+        chosen = tuple(sorted(set(axes)))
+        shape = tuple(
+            1 if axis in chosen else extent for axis, extent in enumerate(x.shape) if keepdims or axis not in chosen
+        )
+        if all(x.shape[axis] == 1 for axis in chosen):
+            return self.reshape(x, shape)
+        return self.add("Sum", (x,), shape, attributes={"axes": chosen, "keepdims": keepdims}, integral=x.integral)
+
+    def linear(self, x: Variable, weight: Array, bias: Array | None = None) -> Variable:
+        """``x @ weight.T + bias`` over the last axis; `weight` is ``[out, in]``."""
+        if x.shape[-1:] != tuple(weight.shape[1:]):
+            raise LoweringError(f"weight {list(weight.shape)} does not fit an input of shape {list(x.shape)}")
+        params = {"weight": self.real(weight)}
+        if bias is not None:
+            params["bias"] = self.real(bias)
+        return self.add("Linear", (x,), (*x.shape[:-1], weight.shape[0]), params)
+
+    def graph(self, inputs: Sequence[Variable], outputs: Sequence[Variable]) -> Graph:
+        """The finished graph."""
+        return Graph(tuple(self.nodes), tuple(x.index for x in inputs), tuple(x.index for x in outputs))
+
+
+def _is_whole(array: Array) -> bool:
+    """Whether an array is known to hold whole numbers only."""
+    if not isinstance(array, np.ndarray):
+        return False
+    return array.dtype.kind != "f" or bool(np.all(array == np.floor(array)))

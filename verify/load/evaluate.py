@@ -1,0 +1,36 @@
+"""Running a graph on concrete points through the operator table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..ops import rule
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..graph import Array, Graph
+
+
+def evaluate(graph: Graph, inputs: Sequence[Array], wanted: Sequence[int] | None = None) -> tuple[Array, ...]:
+    """The values ``[B, *shape]`` of the nodes `wanted` (default: the outputs) at the points `inputs`.
+
+    `inputs` are one array ``[B, *shape]`` a graph input. Values that nothing reads any more are dropped on the way.
+    """
+    targets = graph.outputs if wanted is None else tuple(wanted)
+    last_use = {index: index for index in range(len(graph.nodes))}
+    for index, node in enumerate(graph.nodes):
+        for source in node.inputs:
+            last_use[source] = index
+    keep = set(targets)
+    values: dict[int, Array] = dict(zip(graph.inputs, inputs, strict=True))
+    with np.errstate(all="ignore"):
+        for index, node in enumerate(graph.nodes):
+            if node.op != "Input":
+                values[index] = rule(node.op).evaluate(node, [values[source] for source in node.inputs])
+            for source in dict.fromkeys((*node.inputs, index)):
+                if last_use[source] == index and source not in keep:
+                    del values[source]
+    return tuple(values[index] for index in targets)

@@ -1,0 +1,205 @@
+"""Evaluating operators whose inputs are all constant, while importing.
+
+Shape arithmetic needs whole numbers to stay exact, so the usual operators have numpy forms here; any other operator
+is lowered on its own and evaluated through the operator table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+import numpy as np
+
+from ..graph import Graph
+from .builder import GraphBuilder, LoweringError, Value, Variable
+from .evaluate import evaluate
+from .lowering import Call, Lowering, normal_axis
+from .lowering_shape import axes_of, resolved_shape
+
+Fold = Callable[[Call, tuple[np.ndarray, ...]], np.ndarray]
+
+
+def fold(call: Call, lowering: Lowering) -> tuple[Value, ...]:
+    """The outputs of a call whose inputs are all arrays."""
+    exact = _FOLDS.get(call.op_type)
+    arrays = tuple(np.asarray(value) for value in call.inputs if value is not None)
+    if exact is not None and len(arrays) == len(call.inputs):
+        call.builder.claim(
+            np.broadcast_shapes(*(array.shape for array in arrays)) if call.op_type in _BROADCASTING else ()
+        )
+        return (exact(call, arrays),)
+    if not arrays or call.op_type in _BUILT_DIRECTLY:
+        return _as_tuple(lowering.lower(call))
+    return _evaluated(call, lowering)
+
+
+def _as_tuple(outputs: Value | tuple[Value, ...]) -> tuple[Value, ...]:
+    return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+def _evaluated(call: Call, lowering: Lowering) -> tuple[Value, ...]:
+    """Lower the call into a graph of its own, with its first input as a graph input, and run that."""
+    first = np.asarray(call.inputs[0])
+    scratch = GraphBuilder(np.dtype(np.float64) if first.dtype.kind != "f" else call.builder.dtype)
+    source = scratch.input("constant", first.shape, first.dtype)
+    outputs = _as_tuple(lowering.lower(replace(call, builder=scratch, inputs=(source, *call.inputs[1:]))))
+    variables = [value for value in outputs if isinstance(value, Variable)]
+    graph = Graph(tuple(scratch.nodes), (source.index,), tuple(value.index for value in variables))
+    values = iter(evaluate(graph, [first.astype(scratch.dtype)[None]]))
+    return tuple(_retyped(next(values)[0], value.dtype) if isinstance(value, Variable) else value for value in outputs)
+
+
+def _retyped(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    return (np.rint(array) if dtype.kind in "iu" else array).astype(dtype)
+
+
+def _divide(call: Call, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
+    a, b = arrays
+    if a.dtype.kind not in "iu":
+        return a / b
+    if not b.all():
+        raise LoweringError("it divides by zero")
+    quotient = np.abs(a) // np.abs(b)
+    return (np.sign(a) * np.sign(b) * quotient).astype(a.dtype)
+
+
+def _modulo(call: Call, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
+    if arrays[0].dtype.kind in "iu" and not arrays[1].all():
+        raise LoweringError("it divides by zero")
+    return (np.fmod if call.integer("fmod", 0) else np.mod)(*arrays)
+
+
+def _cast(call: Call, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
+    return arrays[0].astype(np.dtype(call.attributes["to"]))
+
+
+def _reshape(call: Call, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
+    return arrays[0].reshape(resolved_shape(arrays[0].shape, arrays[1].tolist(), not call.integer("allowzero", 0)))
+
+
+def _squeeze(call: Call, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
+    return np.squeeze(arrays[0], axes_of(call, arrays[0].ndim, 13))
+
+
+def _unsqueeze(call: Call, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
+    axes = tuple(arrays[1].tolist()) if len(arrays) > 1 else call.ints("axes") or ()
+    return np.expand_dims(arrays[0], axes)
+
+
+def _concat(call: Call, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
+    call.builder.claim((sum(array.size for array in arrays),))
+    return np.concatenate(arrays, axis=call.integer("axis", 0))
+
+
+def _gather(call: Call, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
+    axis = call.axis("axis", 0, arrays[0].ndim)
+    shape = arrays[0].shape
+    call.builder.claim((*shape[:axis], *arrays[1].shape, *shape[axis + 1 :]))
+    return np.take(arrays[0], arrays[1], axis=axis)
+
+
+def _slice(call: Call, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
+    data = arrays[0]
+    if call.opset < 10:
+        starts, ends, axes = call.ints("starts") or (), call.ints("ends") or (), call.ints("axes")
+        steps: tuple[int, ...] = (1,) * len(starts)
+    else:
+        starts, ends = call.known_ints(1, "starts"), call.known_ints(2, "ends")
+        axes = call.known_ints(3, "axes") if call.has(3) else None
+        steps = call.known_ints(4, "steps") if call.has(4) else (1,) * len(starts)
+    chosen = tuple(range(len(starts))) if axes is None else tuple(normal_axis(axis, data.ndim) for axis in axes)
+    cuts = [slice(None)] * data.ndim
+    for axis, start, end, step in zip(chosen, starts, ends, steps, strict=True):
+        cuts[axis] = slice(start, end, step)
+    return data[tuple(cuts)]
+
+
+def _expand(call: Call, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
+    shape = call.builder.claim(np.broadcast_shapes(arrays[0].shape, tuple(arrays[1].tolist())))
+    return np.broadcast_to(arrays[0], shape)
+
+
+def _transpose(call: Call, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
+    return arrays[0].transpose(call.ints("perm"))
+
+
+def _matmul(call: Call, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
+    a, b = arrays
+    call.builder.claim((*a.shape[:-1], *b.shape[-1:]))
+    return a @ b
+
+
+def _reduce_product(call: Call, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
+    axes = axes_of(call, arrays[0].ndim, 18)
+    return np.prod(arrays[0], axis=axes, keepdims=bool(call.integer("keepdims", 1)), dtype=arrays[0].dtype)
+
+
+def _elementwise(function: Callable[..., np.ndarray]) -> Fold:
+    return lambda call, arrays: function(*arrays)
+
+
+def _accumulated(function: Callable[..., np.ndarray]) -> Fold:
+    def folded(call: Call, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
+        result = arrays[0]
+        for array in arrays[1:]:
+            result = function(result, array)
+        return result
+
+    return folded
+
+
+_ELEMENTWISE: Mapping[str, Fold] = MappingProxyType(
+    {
+        "Add": _elementwise(np.add),
+        "Sub": _elementwise(np.subtract),
+        "Mul": _elementwise(np.multiply),
+        "Div": _divide,
+        "Mod": _modulo,
+        "Equal": _elementwise(np.equal),
+        "Less": _elementwise(np.less),
+        "LessOrEqual": _elementwise(np.less_equal),
+        "Greater": _elementwise(np.greater),
+        "GreaterOrEqual": _elementwise(np.greater_equal),
+        "And": _elementwise(np.logical_and),
+        "Or": _elementwise(np.logical_or),
+        "Xor": _elementwise(np.logical_xor),
+        "Where": _elementwise(np.where),
+        "Max": _accumulated(np.maximum),
+        "Min": _accumulated(np.minimum),
+        "Sum": _accumulated(np.add),
+    }
+)
+
+_FOLDS: Mapping[str, Fold] = MappingProxyType(
+    {
+        **_ELEMENTWISE,
+        "Neg": _elementwise(np.negative),
+        "Abs": _elementwise(np.abs),
+        "Sign": _elementwise(np.sign),
+        "Floor": _elementwise(np.floor),
+        "Ceil": _elementwise(np.ceil),
+        "Sqrt": _elementwise(np.sqrt),
+        "Not": _elementwise(np.logical_not),
+        "Identity": lambda call, arrays: arrays[0],
+        "Cast": _cast,
+        "Reshape": _reshape,
+        "Squeeze": _squeeze,
+        "Unsqueeze": _unsqueeze,
+        "Concat": _concat,
+        "Gather": _gather,
+        "Slice": _slice,
+        "Expand": _expand,
+        "Transpose": _transpose,
+        "MatMul": _matmul,
+        "ReduceProd": _reduce_product,
+    }
+)
+
+_BROADCASTING = frozenset(_ELEMENTWISE)
+
+_BUILT_DIRECTLY = frozenset({"ConstantOfShape", "Range", "EyeLike", "Shape", "Size"})
+
+FOLDED_ONLY = ("Mod", "ReduceProd")
+"""Operators that are understood of constants only."""

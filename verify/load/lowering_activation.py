@@ -1,0 +1,206 @@
+"""Lowering of activation functions, softmax and data-dependent normalisation."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .lowering import Call, Lowering, LoweringError, normal_axis
+from .lowering_arithmetic import clip
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..graph import Array
+    from .builder import GraphBuilder, Value, Variable
+
+_SELU_ALPHA = 1.6732632423543772
+_SELU_GAMMA = 1.0507009873554805
+
+
+def _plain(call: Call, op: str) -> Value:
+    return call.builder.unary(op, call.x())
+
+
+def _relu(call: Call) -> Value:
+    x = call.x()
+    return call.builder.unary("Relu", x, integral=x.integral)
+
+
+def _leaky_relu(call: Call) -> Value:
+    x = call.x()
+    slope = np.asarray(call.number("alpha", 0.01))
+    return call.builder.add("LeakyRelu", (x,), x.shape, {"slope": slope})
+
+
+def _prelu(call: Call) -> Value:
+    x = call.x()
+    slope = call.known(1, "slope")
+    if np.broadcast_shapes(x.shape, tuple(slope.shape)) != x.shape:
+        raise LoweringError(f"its slope of shape {list(slope.shape)} does not fit {list(x.shape)}")
+    return call.builder.add("LeakyRelu", (x,), x.shape, {"slope": slope})
+
+
+def _thresholded_relu(call: Call) -> Value:
+    x = call.x()
+    gate = call.builder.unary("IsPositive", call.builder.affine(x, shift=-call.number("alpha", 1.0)))
+    return call.builder.product(x, gate)
+
+
+def _elu(call: Call) -> Value:
+    return call.builder.unary("Elu", call.x(), {"alpha": call.number("alpha", 1.0)})
+
+
+def _selu(call: Call) -> Value:
+    curve = call.builder.unary("Elu", call.x(), {"alpha": call.number("alpha", _SELU_ALPHA)})
+    return call.builder.affine(curve, call.number("gamma", _SELU_GAMMA))
+
+
+def _celu(call: Call) -> Value:
+    alpha = call.number("alpha", 1.0)
+    if alpha == 0.0:
+        raise LoweringError("its alpha is zero")
+    curve = call.builder.unary("Elu", call.builder.affine(call.x(), 1.0 / alpha), {"alpha": 1.0})
+    return call.builder.affine(curve, alpha)
+
+
+def _hard_sigmoid(call: Call) -> Value:
+    line = call.builder.affine(call.x(), call.number("alpha", 0.2), call.number("beta", 0.5))
+    return clip(call.builder, line, 0.0, 1.0)
+
+
+def _softsign(call: Call) -> Value:
+    x = call.x()
+    return call.builder.elementwise("Div", (x, call.builder.affine(call.builder.unary("Abs", x), shift=1.0)))
+
+
+def _mish(call: Call) -> Value:
+    x = call.x()
+    gate = call.builder.unary("Tanh", call.builder.unary("Softplus", x))
+    return call.builder.product(x, gate)
+
+
+def _gelu(call: Call) -> Value:
+    return call.builder.unary("Gelu", call.x(), {"approximate": call.text("approximate", "none")})
+
+
+def _swish(call: Call) -> Value:
+    x = call.x()
+    alpha = call.number("alpha", 1.0)
+    if alpha == 1.0:
+        return call.builder.unary("Silu", x)
+    return call.builder.product(x, call.builder.unary("Sigmoid", call.builder.affine(x, alpha)))
+
+
+def softmax_denominator(builder: GraphBuilder, x: Variable, axis: int) -> Variable:
+    """``sum_j exp(x_j - x_i) = 1 / softmax(x)_i`` along `axis`, without subtracting an element from itself."""
+    count = x.shape[axis]
+    others = np.array([[j for j in range(count) if j != i] for i in range(count)], dtype=np.int64)
+    builder.claim((*x.shape, count))
+    along = np.moveaxis(np.arange(x.size, dtype=np.int64).reshape(x.shape), axis, -1)
+    other = builder.take(x, along[..., others])
+    own = builder.take(x, np.broadcast_to(along[..., :, None], (*along.shape, count - 1)))
+    ratios = builder.unary("Exp", builder.sum_of((other, own), (1, -1)))
+    total = builder.reduce_sum(ratios, (len(ratios.shape) - 1,), keepdims=False)
+    moved = (*range(axis), len(x.shape) - 1, *range(axis, len(x.shape) - 1))
+    return builder.transpose(builder.affine(total, shift=1.0), moved)
+
+
+def _softmax(call: Call, log: bool) -> Value:
+    builder = call.builder
+    x = call.x()
+    shape = x.shape
+    if call.opset < 13:
+        # Before opset 13 the tensor is flattened to a matrix at the axis and normalised over its rows.
+        cut = normal_axis(call.integer("axis", 1), len(shape))
+        if any(extent != 1 for extent in shape[cut + 1 :]):
+            x = builder.reshape(x, (*shape[:cut], int(np.prod(shape[cut:], dtype=np.int64))))
+        axis = cut
+    else:
+        axis = normal_axis(call.integer("axis", -1), len(shape))
+    if x.shape[axis] == 1:
+        return np.full(shape, 0.0 if log else 1.0, dtype=x.dtype)
+    total = softmax_denominator(builder, x, axis)
+    result = builder.affine(builder.unary("Log", total), -1.0) if log else builder.unary("Reciprocal", total)
+    return builder.reshape(result, shape)
+
+
+def _normalise(builder: GraphBuilder, x: Variable, axes: tuple[int, ...], epsilon: float) -> Variable:
+    """``(x - mean) / sqrt(variance + epsilon)`` with mean and variance over `axes`."""
+    count = int(np.prod([x.shape[axis] for axis in axes], dtype=np.int64))
+    mean = builder.affine(builder.reduce_sum(x, axes, keepdims=True), 1.0 / count)
+    centred = builder.sum_of((x, mean), (1, -1))
+    squares = builder.unary("Pow", centred, {"exponent": 2.0})
+    variance = builder.affine(builder.reduce_sum(squares, axes, keepdims=True), 1.0 / count, epsilon)
+    return builder.elementwise("Div", (centred, builder.unary("Sqrt", variance)))
+
+
+def _per_channel(array: Array, rank: int) -> Array:
+    """A vector over channels (axis 1) shaped to broadcast over a tensor of `rank` axes."""
+    return array.reshape((-1,) + (1,) * (rank - 2))
+
+
+def _instance_norm(call: Call) -> Value:
+    x = call.x()
+    rank = len(x.shape)
+    unit = _normalise(call.builder, x, tuple(range(2, rank)), call.number("epsilon", 1e-5))
+    scale, shift = call.known(1, "scale"), call.known(2, "bias")
+    return call.builder.scale(unit, _per_channel(scale, rank), _per_channel(shift, rank))
+
+
+def _layer_norm(call: Call) -> Value:
+    x = call.x()
+    first = normal_axis(call.integer("axis", -1), len(x.shape))
+    unit = _normalise(call.builder, x, tuple(range(first, len(x.shape))), call.number("epsilon", 1e-5))
+    return call.builder.scale(unit, call.known(1, "scale"), call.known(2, "bias") if call.has(2) else None)
+
+
+def _group_norm(call: Call) -> Value:
+    x = call.x()
+    builder = call.builder
+    groups = call.integer("num_groups", 1)
+    batch, channels, *rest = x.shape
+    if groups < 1 or channels % groups:
+        raise LoweringError(f"its {channels} channels cannot be split into {groups} groups")
+    grouped = builder.reshape(x, (batch, groups, channels // groups, *rest))
+    unit = _normalise(builder, grouped, tuple(range(2, len(grouped.shape))), call.number("epsilon", 1e-5))
+    scale, shift = call.known(1, "scale"), call.known(2, "bias")
+    if scale.shape[0] == groups and call.opset < 21:
+        unit = builder.scale(unit, _per_channel(scale, len(grouped.shape)), _per_channel(shift, len(grouped.shape)))
+        return builder.reshape(unit, x.shape)
+    rank = len(x.shape)
+    return builder.scale(builder.reshape(unit, x.shape), _per_channel(scale, rank), _per_channel(shift, rank))
+
+
+def _row(op_type: str, lower: Callable[[Call], Value], *core: str, since: int = 1, note: str = "") -> Lowering:
+    return Lowering(op_type, lower, core, since, note)
+
+
+_NORM = ("Sum", "Scale", "Add", "Pow", "Sqrt", "Div")
+
+ROWS: tuple[Lowering, ...] = (
+    _row("Relu", _relu, "Relu"),
+    _row("LeakyRelu", _leaky_relu, "LeakyRelu"),
+    _row("PRelu", _prelu, "LeakyRelu", note="constant slope"),
+    _row("ThresholdedRelu", _thresholded_relu, "IsPositive", "Mul", since=10),
+    _row("Sigmoid", partial(_plain, op="Sigmoid"), "Sigmoid"),
+    _row("Tanh", partial(_plain, op="Tanh"), "Tanh"),
+    _row("Erf", partial(_plain, op="Erf"), "Erf", since=9),
+    _row("Softplus", partial(_plain, op="Softplus"), "Softplus"),
+    _row("HardSwish", partial(_plain, op="HardSwish"), "HardSwish", since=14),
+    _row("Elu", _elu, "Elu"),
+    _row("Selu", _selu, "Elu", "Scale"),
+    _row("Celu", _celu, "Elu", "Scale", since=12),
+    _row("HardSigmoid", _hard_sigmoid, "Scale", "Clip"),
+    _row("Softsign", _softsign, "Abs", "Scale", "Div"),
+    _row("Mish", _mish, "Softplus", "Tanh", "Mul", since=18),
+    _row("Gelu", _gelu, "Gelu", since=20),
+    _row("Swish", _swish, "Silu", "Sigmoid", "Mul", since=24),
+    _row("Softmax", partial(_softmax, log=False), "Take", "Add", "Exp", "Sum", "Scale", "Reciprocal"),
+    _row("LogSoftmax", partial(_softmax, log=True), "Take", "Add", "Exp", "Sum", "Scale", "Log"),
+    _row("InstanceNormalization", _instance_norm, *_NORM),
+    _row("LayerNormalization", _layer_norm, *_NORM, since=17, note="first output only"),
+    _row("GroupNormalization", _group_norm, *_NORM, since=18),
+)

@@ -1,0 +1,214 @@
+"""Lowering of slicing, gathering, scattering and argmax, with constant and, where possible, variable indices."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from .builder import GraphBuilder, Value, Variable, is_known, shape_of
+from .lowering import Call, Lowering, LoweringError, normal_axis
+from .lowering_shape import rearranged
+
+
+def _slice(call: Call) -> Value:
+    data = call.value(0)
+    shape = shape_of(data)
+    if call.opset < 10:
+        starts, ends = call.ints("starts") or (), call.ints("ends") or ()
+        axes, steps = call.ints("axes"), None
+    else:
+        axes = call.known_ints(3, "axes") if call.has(3) else None
+        steps = call.known_ints(4, "steps") if call.has(4) else None
+        if not (is_known(call.value(1)) and is_known(call.value(2))):
+            return _slice_at_variable(call, axes, steps)
+        starts, ends = call.known_ints(1, "starts"), call.known_ints(2, "ends")
+    chosen = tuple(range(len(starts))) if axes is None else tuple(normal_axis(a, len(shape)) for a in axes)
+    strides = steps or (1,) * len(starts)
+    if not len(starts) == len(ends) == len(chosen) == len(strides) or 0 in strides:
+        raise LoweringError("its starts, ends, axes and steps do not fit each other")
+    cuts = [slice(None)] * len(shape)
+    for axis, start, end, step in zip(chosen, starts, ends, strides, strict=True):
+        cuts[axis] = slice(*_python_slice(start, end, step, shape[axis]))
+    return rearranged(call.builder, call.x(), lambda flat: flat[tuple(cuts)])
+
+
+def _python_slice(start: int, end: int, step: int, extent: int) -> tuple[int, int | None, int]:
+    """ONNX's slice limits as Python's: far ends are clamped, and "before the first" is None."""
+    begin, stop, stride = slice(start, end, step).indices(extent)
+    return begin, None if stop < 0 else stop, stride
+
+
+def _slice_at_variable(call: Call, axes: tuple[int, ...] | None, steps: tuple[int, ...] | None) -> Value:
+    """``data[start : start + length]`` along one axis, where start depends on the inputs but length does not.
+
+    Valid where the slice lies inside the data; ONNX would shorten it elsewhere, which static shapes cannot express.
+    """
+    data, start, end = call.value(0), call.x(1), call.x(2)
+    if start.size != 1 or (axes is not None and len(axes) != 1) or (steps or (1,)) != (1,):
+        raise LoweringError("it slices several axes or with a step, at positions that depend on the inputs")
+    shape = shape_of(data)
+    axis = normal_axis(axes[0], len(shape)) if axes else 0
+    builder = call.builder
+    root, low = origin(builder, start)
+    same, high = origin(builder, end)
+    length = int(high - low)
+    if root != same or length != high - low or not 0 < length <= shape[axis]:
+        raise LoweringError("the length of its result depends on the network's inputs")
+    made = (*shape[:axis], length, *shape[axis + 1 :])
+    if is_known(data) and data.size and np.all(data == data.reshape(-1)[0]):
+        return np.full(builder.claim(made), data.reshape(-1)[0])
+    if is_known(data) and data.ndim == 1 and data.size > 1 and np.all(np.diff(data) == data[1] - data[0]):
+        step = data[1] - data[0]
+        first = builder.broadcast(builder.reshape(start, (1,)), (length,))
+        line = builder.scale(first, np.asarray(step), data[0] + np.arange(length) * step)
+        return Variable(line.index, line.shape, data.dtype, line.integral)
+    source = builder.variable(data)
+    position = builder.reshape(start, (1,))
+    return builder.add("DynamicSlice", (source, position), made, attributes={"axis": axis, "length": length})
+
+
+def origin(builder: GraphBuilder, x: Variable) -> tuple[int, float]:
+    """A one-element tensor as (node it comes from, constant added to that node's value)."""
+    index, offset = x.index, 0.0
+    while True:
+        node = builder.nodes[index]
+        if node.op == "Scale" and "scale" not in node.params:
+            offset += float(np.asarray(node.params["shift"]).reshape(()))
+        elif node.op != "Reshape":
+            return index, offset
+        index = node.inputs[0]
+
+
+def _gather(call: Call) -> Value:
+    data, indices = call.value(0), call.value(1)
+    shape = shape_of(data)
+    axis = call.axis("axis", 0, len(shape))
+    builder = call.builder
+    if is_known(indices):
+        wanted = np.asarray(indices, dtype=np.int64)
+        builder.claim((*shape[:axis], *wanted.shape, *shape[axis + 1 :]))
+        return rearranged(builder, call.x(), lambda flat: np.take(flat, wanted, axis=axis, mode="raise"))
+    source = builder.variable(data)
+    if axis:
+        source = builder.transpose(source, (axis, *(k for k in range(len(shape)) if k != axis)))
+    rest = source.shape[1:]
+    positions = builder.reshape(indices, (*indices.shape, 1))
+    picked = builder.add("GatherND", (source, positions), (*indices.shape, *rest), like=source)
+    if axis:
+        places = len(indices.shape)
+        front = [places + k for k in range(axis)]
+        order = [*front, *range(places), *(places + k for k in range(axis, len(rest)))]
+        picked = builder.transpose(picked, order)
+    return picked
+
+
+def _gather_nd(call: Call) -> Value:
+    if call.integer("batch_dims", 0):
+        raise LoweringError("its batch_dims is not zero")
+    data, indices = call.value(0), call.value(1)
+    depth = shape_of(indices)[-1]
+    shape = shape_of(data)
+    if not 1 <= depth <= len(shape):
+        raise LoweringError(f"indices of shape {list(shape_of(indices))} do not fit data of shape {list(shape)}")
+    made = (*shape_of(indices)[:-1], *shape[depth:])
+    if is_known(indices):
+        call.builder.claim(made)
+        columns = tuple(np.moveaxis(np.asarray(indices, dtype=np.int64), -1, 0))
+        return rearranged(call.builder, call.x(), lambda flat: flat[columns])
+    return call.builder.add("GatherND", (call.x(0), call.x(1)), made)
+
+
+def _gather_elements(call: Call) -> Value:
+    x = call.x()
+    axis = call.axis("axis", 0, len(x.shape))
+    wanted = np.asarray(call.known(1, "indices"), dtype=np.int64)
+    wanted = np.where(wanted < 0, wanted + x.shape[axis], wanted)
+    return rearranged(call.builder, x, lambda flat: np.take_along_axis(flat, wanted, axis))
+
+
+def _overwritten(builder: GraphBuilder, data: Variable, updates: Variable, places: np.ndarray) -> Variable:
+    """`data` with its flat positions `places` replaced by the flat elements of `updates`, later ones winning."""
+    builder.claim(data.shape)
+    flat = np.arange(data.size, dtype=np.int64)
+    flat[places.reshape(-1)] = data.size + np.arange(updates.size)
+    ends = [builder.reshape(x, (x.size,)) for x in (data, updates)]
+    joined = builder.add(
+        "Concat", ends, (data.size + updates.size,), attributes={"axis": 0}, integral=data.integral and updates.integral
+    )
+    return builder.take(joined, flat.reshape(data.shape))
+
+
+def _scatter_nd(call: Call) -> Value:
+    if call.text("reduction", "none") != "none":
+        raise LoweringError("it combines values (its reduction is not none)")
+    data, indices, updates = call.x(0), call.value(1), call.x(2)
+    depth = shape_of(indices)[-1]
+    if not 1 <= depth <= len(data.shape) or updates.shape != (*shape_of(indices)[:-1], *data.shape[depth:]):
+        raise LoweringError(f"indices of shape {list(shape_of(indices))} do not fit data of shape {list(data.shape)}")
+    if is_known(indices):
+        call.builder.claim(data.shape)
+        flat = np.arange(data.size).reshape(data.shape)
+        places = flat[tuple(np.moveaxis(np.asarray(indices, dtype=np.int64), -1, 0))]
+        return _overwritten(call.builder, data, updates, places)
+    return call.builder.add("ScatterND", (data, call.x(1), updates), data.shape)
+
+
+def _scatter_elements(call: Call) -> Value:
+    if call.text("reduction", "none") != "none":
+        raise LoweringError("it combines values (its reduction is not none)")
+    data, updates = call.x(0), call.x(2)
+    axis = call.axis("axis", 0, len(data.shape))
+    wanted = np.asarray(call.known(1, "indices"), dtype=np.int64)
+    if wanted.shape != updates.shape:
+        raise LoweringError("its indices and updates differ in shape")
+    wanted = np.where(wanted < 0, wanted + data.shape[axis], wanted)
+    call.builder.claim(data.shape)
+    flat = np.arange(data.size).reshape(data.shape)
+    grid: list[np.ndarray] = list(np.indices(wanted.shape, sparse=True))
+    grid[axis] = wanted
+    return _overwritten(call.builder, data, updates, flat[tuple(grid)])
+
+
+def _arg_extreme(call: Call, sign: float) -> Value:
+    x = call.x()
+    axis = call.axis("axis", 0, len(x.shape))
+    keepdims = bool(call.integer("keepdims", 1))
+    shape = tuple(1 if k == axis else extent for k, extent in enumerate(x.shape) if keepdims or k != axis)
+    attributes = {"axis": axis, "keepdims": keepdims, "select_last": bool(call.integer("select_last_index", 0))}
+    ranked = x if sign > 0 else call.builder.affine(x, -1.0)
+    made = call.builder.add("ArgMax", (ranked,), shape, attributes=attributes, integral=True)
+    return Variable(made.index, made.shape, np.dtype(np.int64), True)
+
+
+def _one_hot(call: Call) -> Value:
+    builder = call.builder
+    indices = call.x(0)
+    depth = int(call.known_number(1, "depth"))
+    off, on = (float(value) for value in np.asarray(call.known(2, "values"), dtype=np.float64).reshape(-1))
+    rank = len(indices.shape) + 1
+    axis = normal_axis(call.integer("axis", -1), rank)
+    shape = builder.claim((*indices.shape[:axis], depth, *indices.shape[axis:]))
+    column = builder.reshape(indices, (*indices.shape[:axis], 1, *indices.shape[axis:]))
+    places = np.arange(depth, dtype=np.float64).reshape((-1,) + (1,) * (rank - 1 - axis))
+    hits = builder.unary("IsZero", builder.scale(builder.broadcast(column, shape), shift=-places), integral=True)
+    # Index -k counts from the end.
+    late = builder.unary("IsZero", builder.scale(builder.broadcast(column, shape), shift=depth - places), integral=True)
+    result = builder.affine(builder.sum_of((hits, late), (1, 1)), on - off, off)
+    dtype = np.asarray(call.known(2, "values")).dtype
+    return Variable(result.index, result.shape, dtype, result.integral)
+
+
+ROWS: tuple[Lowering, ...] = (
+    Lowering("Slice", _slice, ("Take", "DynamicSlice"), note="variable starts only with results of constant length"),
+    Lowering("Gather", _gather, ("Take", "GatherND")),
+    Lowering("GatherND", _gather_nd, ("Take", "GatherND"), since=11, note="batch_dims 0"),
+    Lowering("GatherElements", _gather_elements, ("Take",), since=11, note="constant indices"),
+    Lowering("ScatterND", _scatter_nd, ("Take", "Concat", "ScatterND"), since=11, note="reduction none"),
+    Lowering(
+        "ScatterElements", _scatter_elements, ("Take", "Concat"), since=11, note="constant indices, reduction none"
+    ),
+    Lowering("ArgMax", partial(_arg_extreme, sign=1.0), ("ArgMax",)),
+    Lowering("ArgMin", partial(_arg_extreme, sign=-1.0), ("Scale", "ArgMax")),
+    Lowering("OneHot", _one_hot, ("Take", "Scale", "IsZero", "Add"), since=9, note="constant depth and values"),
+)

@@ -1,0 +1,98 @@
+"""Lowering of reductions over axes."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .lowering import Call, Lowering, LoweringError
+from .lowering_pool import extreme_over
+from .lowering_shape import axes_of
+
+if TYPE_CHECKING:
+    from .builder import GraphBuilder, Value, Variable
+
+
+def _axes(call: Call, x: Variable, input_since: int) -> tuple[int, ...]:
+    """The axes to reduce; all of them if none are named."""
+    axes = axes_of(call, len(x.shape), input_since)
+    if axes:
+        return tuple(sorted(set(axes)))
+    return () if call.integer("noop_with_empty_axes", 0) else tuple(range(len(x.shape)))
+
+
+def _keepdims(call: Call) -> bool:
+    return bool(call.integer("keepdims", 1))
+
+
+def _reduce_sum(call: Call) -> Value:
+    x = call.x()
+    return call.builder.reduce_sum(x, _axes(call, x, 13), _keepdims(call))
+
+
+def _reduce_mean(call: Call) -> Value:
+    x = call.x()
+    axes = _axes(call, x, 18)
+    count = math.prod(x.shape[axis] for axis in axes)
+    if not count:
+        raise LoweringError("it averages no values")
+    return call.builder.affine(call.builder.reduce_sum(x, axes, _keepdims(call)), 1.0 / count)
+
+
+def _reduce_extreme(call: Call, op: str) -> Value:
+    x = call.x()
+    axes = _axes(call, x, 18)
+    return extreme_over(call.builder, x, axes, op, _keepdims(call)) if axes else x
+
+
+def _square(builder: GraphBuilder, x: Variable) -> Variable:
+    return builder.unary("Pow", x, {"exponent": 2.0}, integral=x.integral)
+
+
+def _reduce_norm(call: Call, order: int, root: bool) -> Value:
+    x = call.x()
+    builder = call.builder
+    terms = builder.unary("Abs", x, integral=x.integral) if order == 1 else _square(builder, x)
+    total = builder.reduce_sum(terms, _axes(call, x, 18), _keepdims(call))
+    return builder.unary("Sqrt", total) if root else total
+
+
+def _reduce_log_sum(call: Call, exponential: bool) -> Value:
+    x = call.x()
+    terms = call.builder.unary("Exp", x) if exponential else x
+    return call.builder.unary("Log", call.builder.reduce_sum(terms, _axes(call, x, 18), _keepdims(call)))
+
+
+def _cumulative_sum(call: Call) -> Value:
+    x = call.x()
+    builder = call.builder
+    rank = len(x.shape)
+    axis = int(call.known_number(1, "axis"))
+    if not -rank <= axis < rank:
+        raise LoweringError(f"axis {axis} is outside a tensor of {rank} axes")
+    axis %= rank
+    extent = x.shape[axis]
+    builder.claim((extent, extent))
+    matrix = np.tril(np.ones((extent, extent)), -1 if call.integer("exclusive", 0) else 0)
+    if call.integer("reverse", 0):
+        matrix = matrix[::-1, ::-1]
+    order = [*(k for k in range(rank) if k != axis), axis]
+    sums = builder.linear(builder.transpose(x, order), matrix)
+    return builder.transpose(sums, np.argsort(order).tolist())
+
+
+ROWS: tuple[Lowering, ...] = (
+    Lowering("ReduceSum", _reduce_sum, ("Sum",)),
+    Lowering("ReduceMean", _reduce_mean, ("Sum", "Scale")),
+    Lowering("ReduceMax", partial(_reduce_extreme, op="Max"), ("Take", "Max")),
+    Lowering("ReduceMin", partial(_reduce_extreme, op="Min"), ("Take", "Min")),
+    Lowering("ReduceL1", partial(_reduce_norm, order=1, root=False), ("Abs", "Sum")),
+    Lowering("ReduceL2", partial(_reduce_norm, order=2, root=True), ("Pow", "Sum", "Sqrt")),
+    Lowering("ReduceSumSquare", partial(_reduce_norm, order=2, root=False), ("Pow", "Sum")),
+    Lowering("ReduceLogSum", partial(_reduce_log_sum, exponential=False), ("Sum", "Log")),
+    Lowering("ReduceLogSumExp", partial(_reduce_log_sum, exponential=True), ("Exp", "Sum", "Log")),
+    Lowering("CumSum", _cumulative_sum, ("Linear", "Transpose"), since=11, note="constant axis"),
+)

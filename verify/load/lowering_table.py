@@ -1,0 +1,43 @@
+"""The table of lowerings: every supported ONNX operator, by its name."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from . import (
+    lowering_activation,
+    lowering_arithmetic,
+    lowering_index,
+    lowering_linear,
+    lowering_pool,
+    lowering_reduce,
+    lowering_shape,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .lowering import Lowering
+
+DOMAINS = ("", "ai.onnx")
+"""The names of ONNX's standard operator domain."""
+
+NEWEST_OPSET = 24
+"""The newest version of that domain whose changes the lowerings know."""
+
+LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
+    {
+        row.op_type: row
+        for family in (
+            lowering_activation,
+            lowering_arithmetic,
+            lowering_index,
+            lowering_linear,
+            lowering_pool,
+            lowering_reduce,
+            lowering_shape,
+        )
+        for row in family.ROWS
+    }
+)

@@ -1,0 +1,146 @@
+"""Loading: read, lower, simplify, and check against the reference runtime."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import LoadError
+from .crosscheck import Reference, crosscheck, first_difference, sample_points
+from .onnx_import import TensorInfo, import_model
+from .onnx_reader import parse_model, read_bytes
+from .runtime import Runtime
+from .simplify import simplify
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..graph import Graph
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A loaded network.
+
+    graph            the computation as core operators, parameters as numpy arrays (torch tensors if loaded live).
+    inputs, outputs  names, shapes (dynamic dimensions as 1) and element types of the source's tensors, in its order;
+                     the graph's inputs and outputs are in the same order.
+    source           the file (or class of the module) it came from, for messages.
+    operator_counts  operator name of the source to how often it occurs there.
+    model            the ONNX file's bytes, unpacked; None for a torch module.
+    runtime          runs the source itself, to replay witnesses: onnxruntime, or the module.
+    """
+
+    graph: Graph
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    source: str
+    operator_counts: Mapping[str, int]
+    model: bytes | None
+    runtime: Reference
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hexadecimal SHA-256 of the ONNX file's bytes (unpacked), or of a torch module's parameters in graph order."""
+        if self.model is not None:
+            return hashlib.sha256(self.model).hexdigest()
+        digest = hashlib.sha256()
+        for node in self.graph.nodes:
+            digest.update(f"{node.op}{node.inputs}{node.shape}{sorted(node.attributes.items())}".encode())
+            for key in sorted(node.params):
+                digest.update(np.ascontiguousarray(_plain(node.params[key])).tobytes())
+        return digest.hexdigest()
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of floating-point parameters in the graph."""
+        return sum(
+            int(np.prod(array.shape, dtype=np.int64))
+            for node in self.graph.nodes
+            for key, array in node.params.items()
+            if key != "indices"
+        )
+
+
+def _plain(array: Any) -> np.ndarray:
+    return array if isinstance(array, np.ndarray) else array.detach().cpu().numpy()
+
+
+def load(
+    source: str | os.PathLike[str] | bytes | Any,
+    example_input: Any = None,
+    *,
+    check: bool = True,
+    lower: np.ndarray | None = None,
+    upper: np.ndarray | None = None,
+    live: bool = False,
+    threads: int = 1,
+) -> Network:
+    """Load a network and check the result against the reference runtime.
+
+    source         path of an ONNX file (plain or gzip; ``FILE`` also finds ``FILE.gz``), the bytes of one, or a
+                   torch module.
+    example_input  for a module: a tensor, or a tuple of tensors, with the shapes that the network is to have.
+    check          compare with onnxruntime (the module itself for torch) at a few points.
+    lower, upper   a box, as flat arrays over all inputs in order, to draw these points from.
+    live           for a module: keep its parameters in the graph as they are, so that bounds can be differentiated.
+    threads        of onnxruntime, per operator.
+
+    Raises `LoadError` if the source cannot be read, has unsupported operators (all are listed at once) or disagrees
+    with the reference.
+    """
+    if isinstance(source, str | os.PathLike):
+        return _load_onnx(read_bytes(source), Path(source).name, check, lower, upper, threads)
+    if isinstance(source, bytes):
+        return _load_onnx(source, "model", check, lower, upper, threads)
+    from .torch_export import load_torch
+
+    if example_input is None:
+        raise LoadError("a torch module needs an example input that fixes its shapes: load(module, example_input).")
+    return load_torch(source, example_input, live=live, check=check)
+
+
+def _load_onnx(
+    content: bytes,
+    label: str,
+    check: bool,
+    lower: np.ndarray | None,
+    upper: np.ndarray | None,
+    threads: int,
+) -> Network:
+    model = parse_model(content, label)
+    imported = import_model(model, label)
+    runtime = Runtime(content, imported.inputs, label, threads)
+    network = Network(
+        graph=simplify(imported.graph),
+        inputs=imported.inputs,
+        outputs=imported.outputs,
+        source=label,
+        operator_counts=imported.operator_counts,
+        model=content,
+        runtime=runtime,
+    )
+    del imported
+    if check:
+        check_network(network, partial(first_difference, model, label), lower, upper)
+    return network
+
+
+def check_network(
+    network: Network,
+    blame: Any = None,
+    lower: np.ndarray | None = None,
+    upper: np.ndarray | None = None,
+) -> None:
+    """Compare a network's graph with its runtime at a few points of a box; raises `LoadError` if they differ."""
+    points = sample_points(network.inputs, lower, upper)
+    crosscheck(network.graph, network.inputs, network.runtime, network.source, points, blame)
+
+
+__all__ = ["Network", "Reference", "check_network", "load"]

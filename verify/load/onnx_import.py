@@ -1,0 +1,247 @@
+"""From an ONNX model to a graph of core operators."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import LoadError, UnsupportedError
+from .builder import GraphBuilder, LoweringError, Value, Variable
+from .folding import FOLDED_ONLY, fold
+from .lowering import Call, Lowering
+from .lowering_shape import static_shape, static_size
+from .lowering_table import DOMAINS, LOWERINGS
+from .onnx_reader import attribute_value, declared_shape, element_type, tensor_to_array
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ..graph import Graph
+
+OLDEST_OPSET = 7
+"""From here on operators broadcast as numpy does."""
+
+_MALFORMED = (
+    ValueError,
+    IndexError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    MemoryError,
+    UnsupportedError,
+)
+"""What reading the attributes and inputs of a damaged operator may raise."""
+
+_STATIC: Mapping[str, Callable[[Call], np.ndarray]] = MappingProxyType({"Shape": static_shape, "Size": static_size})
+_MAY_BE_INFINITE = frozenset({"Clip", "Max", "Min", "Where", "ConstantOfShape", "Equal", "Less", "Greater"})
+_MOST_LISTED = 50
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """A network input or output: its name, its shape (dynamic dimensions as 1) and its element type."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+@dataclass(frozen=True, eq=False)
+class Imported:
+    """A model as a graph, before simplification.
+
+    `values` maps the source's tensor names, in its own order, to graph nodes or arrays.
+    """
+
+    graph: Graph
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    values: Mapping[str, Value]
+    operator_counts: Mapping[str, int]
+
+
+def import_model(model: Any, label: str) -> Imported:
+    """Lower a `ModelProto`; `label` names its source in messages.
+
+    Raises `LoadError`: for all unsupported operators at once, for weights that are not finite, for inputs without a
+    usable shape or type, and for damaged models.
+    """
+    return _Importer(model, label).run()
+
+
+class _Importer:
+    """The state of one import: the builder and what every tensor name stands for."""
+
+    def __init__(self, model: Any, label: str) -> None:
+        self.label = label
+        self.proto = model.graph
+        self.opset = self._opset(model)
+        self.values: dict[str, Value] = {}
+        self.failed: set[str] = set()
+        self.complaints: list[str] = []
+
+    def _opset(self, model: Any) -> int:
+        versions = [entry.version for entry in model.opset_import if entry.domain in DOMAINS]
+        version = max(versions, default=1)
+        if version < OLDEST_OPSET:
+            raise LoadError(
+                f"{self.label}: uses operator set {version}; at least {OLDEST_OPSET} is needed. "
+                "Convert it with onnx.version_converter or export it again."
+            )
+        return int(version)
+
+    def run(self) -> Imported:
+        self._read_initializers()
+        declared = [self._declared(info, "input") for info in self.proto.input if info.name not in self.values]
+        if not declared:
+            raise LoadError(f"{self.label}: has no inputs (all of them are initializers).")
+        double = any(info.dtype == np.float64 for info in declared) or self._declares_double_output()
+        self.builder = GraphBuilder(np.dtype(np.float64 if double else np.float32))
+        sources = []
+        for info in declared:
+            variable = self.builder.input(info.name, info.shape, info.dtype)
+            self.values[info.name] = variable
+            sources.append(variable)
+        with np.errstate(all="ignore"):
+            for node in self.proto.node:
+                self._lower(node)
+        if self.complaints:
+            raise LoadError(self._unsupported_message())
+        outputs = self._outputs()
+        infos = tuple(
+            TensorInfo(info.name, value.shape, value.dtype)
+            for info, value in zip(self.proto.output, outputs, strict=True)
+        )
+        counts = Counter(node.op_type for node in self.proto.node)
+        graph = self.builder.graph(sources, outputs)
+        return Imported(graph, tuple(declared), infos, self.values, dict(sorted(counts.items())))
+
+    def _declares_double_output(self) -> bool:
+        return any(info.type.tensor_type.elem_type == 11 for info in self.proto.output)
+
+    def _read_initializers(self) -> None:
+        if self.proto.sparse_initializer:
+            raise LoadError(f"{self.label}: has sparse initializers, which are not supported; store them densely.")
+        for tensor in self.proto.initializer:
+            try:
+                array = tensor_to_array(tensor)
+            except LoadError as error:
+                raise LoadError(f"{self.label}: {error}") from None
+            self.values[tensor.name] = array
+            if array.dtype.kind == "f" and not is_finite(array) and not self._only_limits(tensor.name, array):
+                kind = "NaN" if np.isnan(array).any() else "infinite"
+                raise LoadError(f"{self.label}: initializer {tensor.name} has {kind} values; the network is damaged.")
+
+    def _only_limits(self, name: str, array: np.ndarray) -> bool:
+        """Whether a tensor with infinite values serves operators only for which those make sense."""
+        readers = {node.op_type for node in self.proto.node if name in node.input}
+        return readers <= _MAY_BE_INFINITE and not np.isnan(array).any()
+
+    def _declared(self, info: Any, role: str) -> TensorInfo:
+        what = f"{self.label}: {role} {info.name}"
+        if not info.type.HasField("tensor_type"):
+            raise LoadError(f"{what} is not a tensor; only tensors are supported.")
+        dtype = element_type(info.type.tensor_type.elem_type, what)
+        if dtype.kind == "f" and dtype.itemsize < 4:
+            raise LoadError(f"{what} has element type {dtype.name}; export the network as float32 or float64.")
+        shape = declared_shape(info)
+        if shape is None:
+            raise LoadError(f"{what} declares no shape; export the network with a fixed input shape.")
+        return TensorInfo(info.name, shape, dtype)
+
+    def _lower(self, node: Any) -> None:
+        outputs = [name for name in node.output if name]
+        missing = [name for name in node.input if name and name not in self.values]
+        row = LOWERINGS.get(node.op_type) if node.domain in DOMAINS else None
+        if row is None and not (node.domain in DOMAINS and node.op_type in FOLDED_ONLY):
+            self._complain(node, "the operator is not supported")
+        elif missing:
+            unknown = [name for name in missing if name not in self.failed]
+            if unknown:
+                raise LoadError(
+                    f"{self.label}: operator {node.op_type} ({node.name or outputs}) reads tensor {unknown[0]}, "
+                    "which nothing before it makes; the model is damaged."
+                )
+            self.failed.update(outputs)
+        else:
+            self._lower_known(node, row or Lowering(node.op_type, _constants_only), outputs)
+
+    def _lower_known(self, node: Any, row: Lowering, outputs: list[str]) -> None:
+        self.builder.label = outputs[0] if outputs else node.name
+        try:
+            made = self._results(node, row, len(outputs))
+        except LoweringError as reason:
+            self._complain(node, str(reason))
+            return
+        except _MALFORMED as error:
+            self._complain(node, f"its attributes and inputs do not fit each other ({type(error).__name__}: {error})")
+            return
+        except LoadError as error:
+            raise LoadError(f"{self.label}: {error}") from None
+        for position, name in enumerate(node.output):
+            if not name:
+                continue
+            if position < len(made):
+                self.values[name] = made[position]
+            else:
+                self.failed.add(name)
+
+    def _results(self, node: Any, row: Lowering, outputs: int) -> tuple[Value, ...]:
+        attributes = {item.name: attribute_value(item) for item in node.attribute}
+        for name in ("to", "dtype"):
+            if isinstance(attributes.get(name), int):
+                attributes[name] = element_type(attributes[name], f"the result of {node.op_type}")
+        inputs = tuple(self.values[name] if name else None for name in node.input)
+        call = Call(self.builder, node.op_type, inputs, attributes, self.opset, outputs)
+        if self.opset < row.since:
+            raise LoweringError(
+                f"its form before operator set {row.since} is not covered (this model uses {self.opset})"
+            )
+        if node.op_type in _STATIC:
+            return (_STATIC[node.op_type](call),)
+        if not any(isinstance(value, Variable) for value in inputs):
+            return fold(call, row)
+        result = row.lower(call)
+        return result if isinstance(result, tuple) else (result,)
+
+    def _complain(self, node: Any, reason: str) -> None:
+        self.failed.update(name for name in node.output if name)
+        shapes = ", ".join(str(self._shape(name)) for name in node.input if name)
+        domain = f"{node.domain}." if node.domain not in DOMAINS else ""
+        name = node.name or (node.output[0] if node.output else "")
+        self.complaints.append(f"{domain}{node.op_type} (node {name}, inputs {shapes or 'none'}): {reason}")
+
+    def _shape(self, name: str) -> list[int] | str:
+        return list(self.values[name].shape) if name in self.values else "unknown"
+
+    def _unsupported_message(self) -> str:
+        listed = "; ".join(self.complaints[:_MOST_LISTED])
+        more = len(self.complaints) - _MOST_LISTED
+        return (
+            f"{self.label}: cannot load {len(self.complaints)} operator(s): {listed}"
+            f"{f'; and {more} more' if more > 0 else ''}. "
+            "Replace them, or see `boundsmith supports --onnx-operators` for what is covered."
+        )
+
+    def _outputs(self) -> list[Variable]:
+        made = []
+        for info in self.proto.output:
+            if info.name not in self.values:
+                raise LoadError(f"{self.label}: output {info.name} is made by no operator; the model is damaged.")
+            self.builder.label = info.name
+            made.append(self.builder.variable(self.values[info.name]))
+        return made
+
+
+def _constants_only(call: Call) -> Value:
+    raise LoweringError("it is supported of constants only")
+
+
+def is_finite(array: np.ndarray) -> bool:
+    """Whether all values are finite; no temporary of the array's size unless one may not be."""
+    return bool(np.isfinite(array.sum())) or bool(np.isfinite(array).all())

@@ -1,0 +1,103 @@
+"""The reference runtime: a network run by onnxruntime, one point at a time, as a checker of witnesses would."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import LoadError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .onnx_import import TensorInfo
+
+_QUIET = 4
+"""Severity from which onnxruntime writes to the log: fatal errors only, the rest arrives as exceptions."""
+
+_LARGE_MODEL = 64 << 20
+
+
+class ReplayError(LoadError):
+    """onnxruntime refuses the model, or fails at a point (an index outside its tensor, for instance)."""
+
+
+def _failures() -> tuple[type[BaseException], ...]:
+    """The exception types that onnxruntime raises; their common base is no narrower than `Exception`."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    names = (
+        "EPFail",
+        "EngineError",
+        "Fail",
+        "InvalidArgument",
+        "InvalidGraph",
+        "InvalidProtobuf",
+        "ModelLoadCanceled",
+        "ModelLoaded",
+        "ModelRequiresCompilation",
+        "NoModel",
+        "NoSuchFile",
+        "NotFound",
+        "NotImplemented",
+        "RuntimeException",
+    )
+    found = tuple(getattr(state, name) for name in names if hasattr(state, name))
+    return (*found, RuntimeError, ValueError, TypeError)
+
+
+class Runtime:
+    """A network on onnxruntime's CPU provider with its default optimisations.
+
+    The session is made at the first run. `inputs` are the network's inputs as imported (dynamic dimensions as 1);
+    `threads` is the number of threads per operator.
+    """
+
+    def __init__(self, model: bytes, inputs: Sequence[TensorInfo], label: str, threads: int = 1) -> None:
+        self._model = model
+        self._inputs = tuple(inputs)
+        self._label = label
+        self._threads = threads
+
+    @cached_property
+    def _session(self) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _QUIET
+        if len(self._model) > _LARGE_MODEL:
+            # Packed copies of large weights would double the memory for a handful of runs.
+            options.add_session_config_entry("session.disable_prepacking", "1")
+        try:
+            return onnxruntime.InferenceSession(self._model, options, providers=["CPUExecutionProvider"])
+        except _failures() as error:
+            raise ReplayError(f"{self._label}: onnxruntime cannot load the model ({_first_line(error)}).") from None
+
+    def run(self, *points: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The network's outputs at one point.
+
+        `points` holds one array a network input, of that input's size in any shape; values are converted to the
+        input's element type. Raises `ReplayError` if onnxruntime refuses the model or fails at the point.
+        """
+        session = self._session
+        feed = {
+            info.name: np.ascontiguousarray(point, dtype=info.dtype).reshape(info.shape)
+            for info, point in zip(self._inputs, points, strict=True)
+        }
+        try:
+            return tuple(np.asarray(value) for value in session.run(None, feed))
+        except _failures() as error:
+            raise ReplayError(f"{self._label}: onnxruntime fails at this input ({_first_line(error)}).") from None
+
+    def run_batch(self, *points: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The outputs at several points, each array ``[B, *shape]``; points run one by one, as a replay does."""
+        rows = [self.run(*row) for row in zip(*points, strict=True)]
+        return tuple(np.stack(column) for column in zip(*rows, strict=True))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
