@@ -1,15 +1,17 @@
 """A property in normal form: the unsafe set as a union of clauses.
 
-A clause is a box of inputs and a conjunction of inequalities ``C y + E x + Q m(x, y) <= d`` over outputs ``y``, inputs ``x`` and
-the monomials ``m`` of degree two and more that the property declares. The property is violated (``sat``) iff some clause
-has a point; it holds (``unsat``) iff every clause is refuted.
+A clause is a box of inputs and a conjunction of inequalities ``C y + E x + Q m(x, y) <= d`` over outputs ``y``, inputs
+``x`` and the monomials ``m`` of degree two and more that the property declares. The property is violated (``sat``) iff
+some clause has a point; it holds (``unsat``) iff every clause is refuted.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,13 +47,18 @@ class Clause:
 
 @dataclass(frozen=True)
 class TensorDeclaration:
-    """A declared input or output tensor: its name, owning network, element type and shape (None: to be taken from the network)."""
+    """A declared input or output tensor: its name, owning network, element type and shape.
+
+    shape      None: to be taken from the network.
+    onnx_name  the name of the ONNX graph's input or output that it stands for; None: matched by order of declaration.
+    """
 
     name: str
     network: str
     element_type: str
     shape: tuple[int, ...] | None
     size: int
+    onnx_name: str | None = None
 
 
 @dataclass(frozen=True)
