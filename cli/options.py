@@ -52,12 +52,18 @@ class MemorySize(click.ParamType[Any]):
 
 
 def require_file(path: Path, what: str) -> Path:
-    """`path` if it is a readable file; SpecError names it otherwise. `what` is the file's role in the message."""
-    if not path.exists():
+    """`path`, or ``PATH.gz`` if only that exists; SpecError where there is no such file.
+
+    `what` is the file's role in the message.
+    """
+    from ..specs.read import packed_path
+
+    found = packed_path(path)
+    if not found.exists():
         raise SpecError(f"{what} {path} does not exist; check the path")
-    if not path.is_file():
+    if not found.is_file():
         raise SpecError(f"{what} {path} is not a file")
-    return path
+    return found
 
 
 def check_folder_of(file: Path | None) -> None:

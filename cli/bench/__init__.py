@@ -1,0 +1,1 @@
+"""Running a folder of instances in VNN-COMP layout, one process an instance."""
