@@ -34,3 +34,9 @@ def evaluate(graph: Graph, inputs: Sequence[Array], wanted: Sequence[int] | None
                 if last_use[source] == index and source not in keep:
                     del values[source]
     return tuple(values[index] for index in targets)
+
+
+def output_vector(graph: Graph, points: Array) -> Array:
+    """The output ``[P, m]`` of a graph with one input and one output node at flat points ``[P, n]``."""
+    shape = graph.nodes[graph.inputs[0]].shape
+    return evaluate(graph, [points.reshape(-1, *shape)])[0].reshape(points.shape[0], -1)

@@ -1,0 +1,53 @@
+"""An aten operator application as the handlers of `torch_operators` and `torch_shapes` see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .lowering import Call
+from .lowering_table import LOWERINGS
+
+if TYPE_CHECKING:
+    from .builder import GraphBuilder, Value, Variable
+
+_OPSET = 18
+"""The form of the ONNX operators that handlers ask for."""
+
+
+@dataclass(frozen=True, eq=False)
+class AtenCall:
+    """One aten operator application: its arguments by name, defaults included."""
+
+    builder: GraphBuilder
+    arguments: Mapping[str, Any]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.arguments[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """An argument, or `default` where the operator has none of that name or it is None."""
+        value = self.arguments.get(name)
+        return default if value is None else value
+
+    @property
+    def x(self) -> Variable:
+        """The first argument, a tensor, as a variable."""
+        return self.builder.variable(next(iter(self.arguments.values())))
+
+    def onnx(self, op_type: str, *inputs: Value | None, **attributes: Any) -> Any:
+        """The result of the ONNX operator `op_type` on these inputs."""
+        call = Call(self.builder, op_type, inputs, attributes, _OPSET)
+        return LOWERINGS[op_type].lower(call)
+
+    def operand(self, name: str) -> Value:
+        """A tensor or number argument, numbers as arrays of the graph's type."""
+        value = self.arguments[name]
+        return np.asarray(value, dtype=self.builder.dtype) if isinstance(value, int | float) else value
+
+
+Handler = Callable[[AtenCall], Any]
+"""Turns an aten operator application into its output or outputs; raises `LoweringError` for forms not covered."""
