@@ -60,6 +60,7 @@ def defined(lower: Array, upper: Array) -> tuple[Array, Array]:
     return xp.where(xp.isnan(lower), -math.inf, lower), xp.where(xp.isnan(upper), math.inf, upper)
 
 
+@quiet
 def product(a: Array, b: Array) -> Array:
     """``a * b`` with ``0 * inf = 0``, as bounds of finite factors need it."""
     result = a * b

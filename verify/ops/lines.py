@@ -6,8 +6,8 @@ A line below is ``slope * x + intercept``. Two principles keep every line sound 
   where it can be attained, so a badly rounded slope costs tightness, never soundness;
 - the intercept is moved outwards by a few units of roundoff of the terms it was computed from.
 
-Infinite interval ends are replaced by 0 before a line is built and the line by the constant range afterwards, which
-also keeps NaN out of the gradients.
+An interval with an infinite end is replaced by a point before a line is built and the line by the constant range
+afterwards, which also keeps NaN out of the gradients.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def unary_relaxation(build: BuildLines, interval: Callable[[Node, Sequence[Inter
         xp = array_namespace(lower)
         if not surely_finite(lower, upper):
             finite = xp.isfinite(lower) & xp.isfinite(upper)
-            lower, upper = xp.where(finite, lower, 0.0), xp.where(finite, upper, 0.0)
+            stand_in = xp.where(xp.isfinite(lower), lower, xp.where(xp.isfinite(upper), upper, 0.0))
+            lower, upper = xp.where(finite, lower, stand_in), xp.where(finite, upper, stand_in)
         else:
             finite = None
         below, above = build(xp, node, lower, upper, slope)

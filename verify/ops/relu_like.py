@@ -6,14 +6,25 @@ Activation Functions" (CROWN), 2018.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 from array_api_compat import array_namespace
 
 from ..graph import Array, Node
-from .arrays import quiet, smallest, surely_finite, unit_roundoff
-from .lines import Line
+from .arrays import parameter, product, quiet, smallest, surely_finite, unit_roundoff
+from .lines import (
+    Line,
+    better_above,
+    better_below,
+    chord_slope,
+    line_above,
+    line_below,
+    padding,
+    unary_relaxation,
+)
 from .rule import Interval, Lines, OpRule
 
 # --- ReLU ------------------------------------------------------------------------------------------------------------
@@ -63,10 +74,157 @@ def _relu_vjp(node: Node, xs: Sequence[Array], y: Array, gradient: Array) -> tup
     return (gradient * (xs[0] > 0),)
 
 
+# --- LeakyReLU -------------------------------------------------------------------------------------------------------
+
+
+def _leaky(node: Node, xs: Sequence[Array]) -> Array:
+    x = xs[0]
+    return array_namespace(x).where(x > 0, x, x * parameter(node, "slope", x))
+
+
+@quiet
+def _leaky_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
+    """The ends' values, and 0 where the kink is a minimum or maximum inside the interval."""
+    lower, upper = intervals[0]
+    xp = array_namespace(lower)
+    alpha = parameter(node, "slope", lower)
+    at_lower = xp.where(lower > 0, lower, product(lower, alpha))
+    at_upper = xp.where(upper > 0, upper, product(upper, alpha))
+    kink_is_minimum = (alpha < 0) & (lower < 0) & (upper > 0)
+    low = xp.where(kink_is_minimum, 0.0, xp.minimum(at_lower, at_upper))
+    return low, xp.maximum(at_lower, at_upper)
+
+
+def _leaky_lines(xp: Any, node: Node, lower: Array, upper: Array, slope: Array | None) -> tuple[Line, Line]:
+    """``alpha x + (1 - alpha) relu(x)``: a bridge over the kink on one side, any slope between alpha and 1 on the
+    other.
+    """
+    alpha = parameter(node, "slope", lower)
+    (relu_slope, relu_intercept), _ = _triangle(lower, upper)
+    active, inactive = lower >= 0, upper <= 0
+    bridge_slope = alpha + (1.0 - alpha) * relu_slope
+    outwards = padding(xp, lower, upper, abs(alpha) + abs(bridge_slope))
+    convex = alpha <= 1
+    bridge = (bridge_slope, (1.0 - alpha) * relu_intercept + xp.where(convex, outwards, -outwards))
+    if slope is None:
+        slope = xp.astype(upper > -lower, lower.dtype)
+    free_slope = alpha + (1.0 - alpha) * slope
+    lines = []
+    for takes_bridge in (~convex, convex):
+        chosen = xp.where(takes_bridge, bridge[0], free_slope)
+        chosen = xp.where(active, 1.0, xp.where(inactive, alpha, chosen))
+        lines.append((chosen, xp.where(takes_bridge & ~(active | inactive), bridge[1], 0.0)))
+    return lines[0], lines[1]
+
+
+def _leaky_vjp(node: Node, xs: Sequence[Array], y: Array, gradient: Array) -> tuple[Array, ...]:
+    x = xs[0]
+    return (gradient * array_namespace(x).where(x > 0, 1.0, parameter(node, "slope", x)),)
+
+
+# --- Clip ------------------------------------------------------------------------------------------------------------
+
+
+def _clip_ends(node: Node) -> tuple[float, float]:
+    return float(node.attributes.get("min", -math.inf)), float(node.attributes.get("max", math.inf))
+
+
+def _clip(node: Node, xs: Sequence[Array]) -> Array:
+    return xs[0].clip(*_clip_ends(node))
+
+
+def _clip_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
+    low, high = intervals[0]
+    return _clip(node, [low]), _clip(node, [high])
+
+
+def _clip_lines(xp: Any, node: Node, lower: Array, upper: Array, slope: Array | None) -> tuple[Line, Line]:
+    """Convex at the lower kink, concave at the upper one: each line turns about the end that it shares with the
+    function.
+    """
+    least, most = _clip_ends(node)
+    # A kink outside of the interval is moved to its end, where it changes nothing.
+    first, second = xp.clip(lower, least, None), xp.clip(upper, None, most)
+    first, second = xp.minimum(first, upper), xp.maximum(second, lower)
+    points = tuple((x, _clip(node, [x])) for x in (lower, first, second, upper))
+    at_lower, at_first, at_second, at_upper = (y for _, y in points)
+    steep_above = chord_slope(xp, lower, second, at_lower, at_second)
+    steep_below = chord_slope(xp, first, upper, at_first, at_upper)
+    centre = 0.5 * (lower + upper)
+    lines = []
+    for steep, turns, line_on, better in (
+        (steep_below, lower < least, line_below, better_below),
+        (steep_above, upper > most, line_above, better_above),
+    ):
+        if slope is None:
+            steepest = line_on(xp, steep, lower, upper, *points)
+            flat = line_on(xp, xp.where(turns, 0.0, steep), lower, upper, *points)
+            lines.append(better(xp, steepest, flat, centre))
+        else:
+            lines.append(line_on(xp, xp.where(turns, slope * steep, steep), lower, upper, *points))
+    inside = (lower >= least) & (upper <= most)
+    below, above = ((xp.where(inside, 1.0, k), xp.where(inside, 0.0, c)) for k, c in lines)
+    return below, above
+
+
+def _clip_vjp(node: Node, xs: Sequence[Array], y: Array, gradient: Array) -> tuple[Array, ...]:
+    least, most = _clip_ends(node)
+    return (gradient * ((xs[0] >= least) & (xs[0] <= most)),)
+
+
+# --- Abs -------------------------------------------------------------------------------------------------------------
+
+
+def _abs(node: Node, xs: Sequence[Array]) -> Array:
+    return abs(xs[0])
+
+
+def _abs_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
+    lower, upper = intervals[0]
+    xp = array_namespace(lower)
+    return xp.maximum(lower, -upper).clip(0), xp.maximum(-lower, upper)
+
+
+def _abs_lines(xp: Any, node: Node, lower: Array, upper: Array, slope: Array | None) -> tuple[Line, Line]:
+    """``|x| = 2 relu(x) - x``."""
+    (relu_slope, relu_intercept), _ = _triangle(lower, upper)
+    if slope is None:
+        slope = xp.astype(upper > -lower, lower.dtype)
+    free = xp.where(lower >= 0, 1.0, xp.where(upper <= 0, -1.0, 2.0 * slope - 1.0))
+    above_slope = 2.0 * relu_slope - 1.0
+    outwards = xp.where((lower < 0) & (upper > 0), padding(xp, lower, upper, xp.ones_like(lower)), 0.0)
+    return (free, xp.zeros_like(free)), (above_slope, 2.0 * relu_intercept + outwards)
+
+
+def _abs_vjp(node: Node, xs: Sequence[Array], y: Array, gradient: Array) -> tuple[Array, ...]:
+    return (gradient * array_namespace(xs[0]).sign(xs[0]),)
+
+
 # --- rows ------------------------------------------------------------------------------------------------------------
 
 ROWS: Mapping[str, OpRule] = MappingProxyType(
     {
         "Relu": OpRule(evaluate=_relu, interval=_relu_interval, relax=_relu_relax, vjp=_relu_vjp, summary="max(x, 0)."),
+        "LeakyRelu": OpRule(
+            evaluate=_leaky,
+            interval=_leaky_interval,
+            relax=unary_relaxation(_leaky_lines, _leaky_interval),
+            vjp=_leaky_vjp,
+            summary="x where positive, else slope * x (also PRelu).",
+        ),
+        "Clip": OpRule(
+            evaluate=_clip,
+            interval=_clip_interval,
+            relax=unary_relaxation(_clip_lines, _clip_interval),
+            vjp=_clip_vjp,
+            summary="x limited to [min, max].",
+        ),
+        "Abs": OpRule(
+            evaluate=_abs,
+            interval=_abs_interval,
+            relax=unary_relaxation(_abs_lines, _abs_interval),
+            vjp=_abs_vjp,
+            summary="Absolute value.",
+        ),
     }
 )

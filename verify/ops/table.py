@@ -12,7 +12,7 @@ How to add an operator
    build its lines with the helpers of ``lines.py`` (choose any slope, let the intercept be the extremum of
    ``f(x) - slope * x``), wrapped in ``unary_relaxation``, which takes care of infinite ends. Any other nonlinear one
    states ``backward`` and ``vjp``. What the operator cannot do stays ``None``.
-4. Add a case to ``tests/ops/cases.py``. The property tests run over the whole table and fail for a row without a case.
+4. Add a case to ``tests/ops/operator_cases.py``. The property tests run over the whole table and fail for a row without a case.
 5. Let an importer produce it (``verify/load``).
 
 Functions are generic over numpy and torch, float32 and float64, pure, and differentiable for torch.
@@ -24,11 +24,25 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from ..errors import UnsupportedError
-from . import conv, linear, matmul, relu_like, take
+from . import conv, convex, dynamic, extremum, gelu, linear, matmul, product, relu_like, smooth, steps, take, wave
 from .rule import OpRule
 
 OPERATORS: Mapping[str, OpRule] = MappingProxyType(
-    {**linear.ROWS, **take.ROWS, **conv.ROWS, **matmul.ROWS, **relu_like.ROWS}
+    {
+        **linear.ROWS,
+        **take.ROWS,
+        **conv.ROWS,
+        **matmul.ROWS,
+        **relu_like.ROWS,
+        **steps.ROWS,
+        **convex.ROWS,
+        **smooth.ROWS,
+        **wave.ROWS,
+        **gelu.ROWS,
+        **product.ROWS,
+        **extremum.ROWS,
+        **dynamic.ROWS,
+    }
 )
 """Operator name (`Node.op`) to its row."""
 

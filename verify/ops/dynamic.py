@@ -1,0 +1,293 @@
+"""Operators whose result depends on an index that the network computes: argmax, and slices, gathers and scatters at
+variable positions.
+
+Indices are whole numbers kept in the float dtype of the graph. Bounds are hulls over the index values that are
+possible; there is no linear relaxation, so that `backward` answers a constant.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from ..graph import Array, Node
+from .arrays import bound_by_constants, same_batch, zeros_like_shape
+from .rule import Interval, OpRule
+
+IntervalFunction = Callable[[Node, Sequence[Interval]], Interval]
+
+
+def _constant_backward(
+    interval: IntervalFunction,
+) -> Callable[[Node, Sequence[Interval], Array], tuple[tuple[Array, ...], Array]]:
+    """A `backward` that uses the interval of the result alone."""
+
+    def backward(node: Node, intervals: Sequence[Interval], a: Array) -> tuple[tuple[Array, ...], Array]:
+        zeros = tuple(zeros_like_shape((*a.shape[:2], *shape), a) for shape in node.input_shapes)
+        return zeros, bound_by_constants(a, interval(node, intervals))
+
+    return backward
+
+
+def _whole(x: Array) -> Array:
+    """The indices as integers."""
+    xp = array_namespace(x)
+    return xp.astype(xp.round(x), xp.int64)
+
+
+def _range_like(x: Array, count: int) -> Array:
+    """0, 1, ... as integers on the device of ``x``."""
+    xp = array_namespace(x)
+    return xp.arange(count) if isinstance(x, np.ndarray) else xp.arange(count, device=x.device)
+
+
+# --- ArgMax ----------------------------------------------------------------------------------------------------------
+
+
+def _argmax_axis(node: Node) -> int:
+    return node.attributes["axis"] % len(node.input_shapes[0]) + 1
+
+
+def _argmax(node: Node, xs: Sequence[Array]) -> Array:
+    """The index as a float of the input's dtype."""
+    x, axis = xs[0], _argmax_axis(node)
+    xp = array_namespace(x)
+    if node.attributes.get("select_last", False):
+        position = x.shape[axis] - 1 - xp.argmax(xp.flip(x, axis=axis), axis=axis)
+    else:
+        position = xp.argmax(x, axis=axis)
+    return xp.astype(position, x.dtype).reshape(-1, *node.shape)
+
+
+def _argmax_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
+    """From the first to the last index whose upper bound reaches the largest lower bound."""
+    lower, upper = intervals[0]
+    axis = _argmax_axis(node)
+    xp = array_namespace(lower)
+    possible = upper >= xp.max(lower, axis=axis, keepdims=True)
+    count = lower.shape[axis]
+    places = _range_like(lower, count).reshape(-1, *(1,) * (lower.ndim - 1 - axis))
+    first = xp.min(xp.where(possible, places, count), axis=axis)
+    last = xp.max(xp.where(possible, places, -1), axis=axis)
+    return (
+        xp.astype(first, lower.dtype).reshape(-1, *node.shape),
+        xp.astype(last, lower.dtype).reshape(-1, *node.shape),
+    )
+
+
+def _zero_vjp(node: Node, xs: Sequence[Array], y: Array, gradient: Array) -> tuple[Array, ...]:
+    return tuple(array_namespace(x).zeros_like(x) for x in xs)
+
+
+# --- flat positions --------------------------------------------------------------------------------------------------
+
+
+def _flat_positions(indices: Array, extents: Sequence[int]) -> Array:
+    """Index vectors ``[B, *places, depth]`` to flat positions ``[B, places]``; negative ones count from the end."""
+    xp = array_namespace(indices)
+    vectors = _whole(indices).reshape(indices.shape[0], -1, len(extents))
+    flat = xp.zeros_like(vectors[..., 0])
+    for axis, extent in enumerate(extents):
+        coordinate = vectors[..., axis]
+        coordinate = xp.where(coordinate < 0, coordinate + extent, coordinate).clip(0, extent - 1)
+        flat = flat * extent + coordinate
+    return flat
+
+
+def _possible_positions(lower: Array, upper: Array, place: int, extents: Sequence[int]) -> Array:
+    """Which flat positions ``[B, count]`` the index vector at `place` may name, by its bounds ``[B, places,
+    depth]``.
+    """
+    possible = None
+    for axis, extent in enumerate(extents):
+        candidates = _range_like(lower, extent)
+        low, high = lower[:, place, axis, None], upper[:, place, axis, None]
+        hit = (candidates >= low) & (candidates <= high)
+        hit = hit | ((candidates - extent >= low) & (candidates - extent <= high))
+        possible = hit if possible is None else (possible[:, :, None] & hit[:, None, :]).reshape(hit.shape[0], -1)
+    return possible
+
+
+def _batch_index(x: Array) -> Array:
+    return _range_like(x, x.shape[0])[:, None]
+
+
+def _hull(xp: Any, mask: Array, interval: Interval) -> Interval:
+    """Least lower and largest upper bound ``[B, rest]`` over the positions of ``[B, count, rest]`` in the mask."""
+    mask = mask[:, :, None]
+    return (
+        xp.min(xp.where(mask, interval[0], math.inf), axis=1),
+        xp.max(xp.where(mask, interval[1], -math.inf), axis=1),
+    )
+
+
+# --- GatherND --------------------------------------------------------------------------------------------------------
+
+
+def _gather_layout(node: Node) -> tuple[tuple[int, ...], int, int]:
+    """Extents that are indexed, how many positions they make, and how many entries each has."""
+    shape, depth = node.input_shapes[0], node.input_shapes[1][-1]
+    return shape[:depth], math.prod(shape[:depth]), math.prod(shape[depth:])
+
+
+def _gather(node: Node, xs: Sequence[Array]) -> Array:
+    data, indices = same_batch(xs)
+    extents, count, rest = _gather_layout(node)
+    picked = data.reshape(-1, count, rest)[_batch_index(data), _flat_positions(indices, extents)]
+    return picked.reshape(-1, *node.shape)
+
+
+def _gather_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
+    (low, high), (first, last) = intervals
+    low, high, first, last = same_batch((low, high, first, last))
+    xp = array_namespace(low)
+    if bool(xp.all(first == last)):
+        return _gather(node, [low, first]), _gather(node, [high, first])
+    extents, count, rest = _gather_layout(node)
+    data = (low.reshape(-1, count, rest), high.reshape(-1, count, rest))
+    bounds = tuple(end.reshape(end.shape[0], -1, len(extents)) for end in (first, last))
+    hulls = [_hull(xp, _possible_positions(*bounds, place, extents), data) for place in range(bounds[0].shape[1])]
+    return tuple(xp.stack(ends, axis=1).reshape(-1, *node.shape) for ends in zip(*hulls, strict=True))
+
+
+def _gather_vjp(node: Node, xs: Sequence[Array], y: Array, gradient: Array) -> tuple[Array, ...]:
+    data, indices = same_batch(xs)
+    extents, count, rest = _gather_layout(node)
+    zeros = zeros_like_shape((data.shape[0], count, rest), gradient)
+    flat = _flat_positions(indices, extents)
+    amounts = gradient.reshape(data.shape[0], -1, rest)
+    return _added_at(zeros, flat, amounts).reshape(data.shape), array_namespace(xs[1]).zeros_like(indices)
+
+
+def _added_at(target: Array, flat: Array, amounts: Array) -> Array:
+    """``target[b, flat[b, j]] += amounts[b, j]``; `target` is a fresh array."""
+    if isinstance(target, np.ndarray):
+        np.add.at(target, (_batch_index(target), flat), amounts)
+        return target
+    return target.index_put((_batch_index(target), flat), amounts, accumulate=True)
+
+
+# --- ScatterND -------------------------------------------------------------------------------------------------------
+
+
+def _written(data: Array, flat: Array, updates: Array) -> Array:
+    """A copy of ``data`` ``[B, count, rest]`` with ``updates`` ``[B, places, rest]`` at positions ``flat`` ``[B,
+    places]``.
+    """
+    where = (array_namespace(data).broadcast_to(_batch_index(data), flat.shape), flat)
+    if isinstance(data, np.ndarray):
+        result = data.copy()
+        result[where] = updates
+        return result
+    return data.index_put(where, updates)
+
+
+def _scatter(node: Node, xs: Sequence[Array]) -> Array:
+    data, indices, updates = same_batch(xs)
+    extents, count, rest = _gather_layout(node)
+    flat = _flat_positions(indices, extents)
+    return _written(data.reshape(-1, count, rest), flat, updates.reshape(data.shape[0], -1, rest)).reshape(data.shape)
+
+
+def _scatter_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
+    """Updates one after the other: at the one possible position they replace, at several they widen."""
+    ends = same_batch([end for pair in intervals for end in pair])
+    xp = array_namespace(ends[0])
+    low, high, first, last, low_update, high_update = ends
+    if bool(xp.all(first == last)):
+        return _scatter(node, [low, first, low_update]), _scatter(node, [high, first, high_update])
+    extents, count, rest = _gather_layout(node)
+    low, high = (end.reshape(-1, count, rest) for end in (low, high))
+    first, last = (end.reshape(end.shape[0], -1, len(extents)) for end in (first, last))
+    low_update, high_update = (end.reshape(end.shape[0], -1, rest) for end in (low_update, high_update))
+    for place in range(first.shape[1]):
+        possible = _possible_positions(first, last, place, extents)[:, :, None]
+        certain = possible & xp.all(first[:, place] == last[:, place], axis=-1)[:, None, None]
+        new_low, new_high = low_update[:, place, None], high_update[:, place, None]
+        low = xp.where(certain, new_low, xp.where(possible, xp.minimum(low, new_low), low))
+        high = xp.where(certain, new_high, xp.where(possible, xp.maximum(high, new_high), high))
+    return low.reshape(-1, *node.shape), high.reshape(-1, *node.shape)
+
+
+def _scatter_vjp(node: Node, xs: Sequence[Array], y: Array, gradient: Array) -> tuple[Array, ...]:
+    data, indices, updates = same_batch(xs)
+    extents, count, rest = _gather_layout(node)
+    flat = _flat_positions(indices, extents)
+    grid = gradient.reshape(data.shape[0], count, rest)
+    on_updates = grid[_batch_index(grid), flat].reshape(updates.shape)
+    zeros = zeros_like_shape((data.shape[0], flat.shape[1], rest), gradient)
+    return _written(grid, flat, zeros).reshape(data.shape), array_namespace(indices).zeros_like(indices), on_updates
+
+
+# --- DynamicSlice ----------------------------------------------------------------------------------------------------
+
+
+def _slice_layout(node: Node) -> tuple[int, int, int, int, int]:
+    """Entries before the axis, its extent, the slice's length, entries after the axis, and the last possible start."""
+    shape = node.input_shapes[0]
+    axis, length = node.attributes["axis"], node.attributes["length"]
+    return math.prod(shape[:axis]), shape[axis], length, math.prod(shape[axis + 1 :]), shape[axis] - length
+
+
+def _slice(node: Node, xs: Sequence[Array]) -> Array:
+    """``data[start : start + length]`` along the axis; a start out of range is moved into it."""
+    data, start = same_batch(xs)
+    xp = array_namespace(data)
+    before, extent, length, after, last = _slice_layout(node)
+    table = xp.permute_dims(data.reshape(-1, before, extent, after), (0, 2, 1, 3))
+    places = _whole(start).reshape(-1, 1).clip(0, last) + _range_like(data, length)
+    picked = table[_batch_index(data), places]
+    return xp.permute_dims(picked, (0, 2, 1, 3)).reshape(-1, *node.shape)
+
+
+def _slice_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
+    """Hull over all possible starts."""
+    low, high, first, last_start = same_batch([end for pair in intervals for end in pair])
+    xp = array_namespace(low)
+    before, extent, length, after, last = _slice_layout(node)
+    low, high = (end.reshape(-1, before, extent, after) for end in (low, high))
+    first, last_start = (
+        _whole(end).reshape(-1, 1, 1, 1).clip(0, last) for end in (xp.ceil(first), xp.floor(last_start))
+    )
+    least, most = xp.full_like(low[:, :, :length], math.inf), xp.full_like(low[:, :, :length], -math.inf)
+    for start in range(last + 1):
+        possible = (first <= start) & (start <= last_start)
+        part = slice(start, start + length)
+        least = xp.where(possible, xp.minimum(least, low[:, :, part]), least)
+        most = xp.where(possible, xp.maximum(most, high[:, :, part]), most)
+    return least.reshape(-1, *node.shape), most.reshape(-1, *node.shape)
+
+
+def _slice_vjp(node: Node, xs: Sequence[Array], y: Array, gradient: Array) -> tuple[Array, ...]:
+    data, start = same_batch(xs)
+    xp = array_namespace(data)
+    before, extent, length, after, last = _slice_layout(node)
+    places = _whole(start).reshape(-1, 1).clip(0, last) + _range_like(data, length)
+    amounts = xp.permute_dims(gradient.reshape(-1, before, length, after), (0, 2, 1, 3))
+    zeros = zeros_like_shape((data.shape[0], extent, before, after), gradient)
+    table = _added_at(zeros, places, amounts)
+    return xp.permute_dims(table, (0, 2, 1, 3)).reshape(data.shape), xp.zeros_like(start)
+
+
+def _row(
+    evaluate: Callable[[Node, Sequence[Array]], Array],
+    interval: IntervalFunction,
+    vjp: Callable[[Node, Sequence[Array], Array, Array], tuple[Array, ...]],
+    summary: str,
+) -> OpRule:
+    return OpRule(evaluate=evaluate, interval=interval, backward=_constant_backward(interval), vjp=vjp, summary=summary)
+
+
+ROWS: Mapping[str, OpRule] = MappingProxyType(
+    {
+        "ArgMax": _row(_argmax, _argmax_interval, _zero_vjp, "Index of the largest entry along an axis."),
+        "GatherND": _row(_gather, _gather_interval, _gather_vjp, "Entries picked at variable positions."),
+        "ScatterND": _row(_scatter, _scatter_interval, _scatter_vjp, "Entries overwritten at variable positions."),
+        "DynamicSlice": _row(_slice, _slice_interval, _slice_vjp, "A slice of constant length at a variable start."),
+    }
+)

@@ -1,0 +1,44 @@
+"""Scalar functions that the array standard lacks, for numpy and torch."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..graph import Array
+
+
+def sigmoid(xp: Any, x: Array) -> Array:
+    """``1 / (1 + exp(-x))``, with relative accuracy in the left tail."""
+    return 1.0 / (1.0 + np.exp(-x)) if isinstance(x, np.ndarray) else xp.sigmoid(x)
+
+
+def erf(xp: Any, x: Array) -> Array:
+    """The error function."""
+    if not isinstance(x, np.ndarray):
+        return xp.erf(x)
+    from scipy.special import erf as scipy_erf
+
+    return scipy_erf(x)
+
+
+def softplus(xp: Any, x: Array) -> Array:
+    """``log(1 + exp(x))`` without overflow."""
+    return xp.logaddexp(x, xp.zeros_like(x))
+
+
+def power(x: Array, exponent: float) -> Array:
+    """``x ** exponent``; a whole exponent stays one, so that negative bases are welcome."""
+    return x ** (int(exponent) if float(exponent).is_integer() else float(exponent))
+
+
+def normal_density(xp: Any, x: Array) -> Array:
+    """The density of the standard normal distribution."""
+    return xp.exp(-0.5 * x * x) * (1.0 / math.sqrt(2.0 * math.pi))
+
+
+def constant(x: Array) -> Array:
+    """The values of ``x``, cut off from gradients: for searches whose result is a free choice."""
+    return x if isinstance(x, np.ndarray) else x.detach()
