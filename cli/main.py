@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import traceback
 from typing import TYPE_CHECKING, Any
@@ -95,9 +96,19 @@ def cli() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line with `arguments` (default: the process's own) and exit with its status."""
-    cli.main(args=None if arguments is None else list(arguments), prog_name="boundsmith")
-    sys.exit(0)
+    """Run the command line with `arguments` (default: the process's own) and exit with its status.
+
+    The process ends without the interpreter's tear-down: unloading the numerical libraries takes a tenth of a second,
+    a fifth of an easy instance, and frees only what the operating system frees anyway.
+    """
+    try:
+        cli.main(args=None if arguments is None else list(arguments), prog_name="boundsmith")
+    except SystemExit as end:
+        if not isinstance(end.code, int):
+            raise
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(end.code)
 
 
 if __name__ == "__main__":

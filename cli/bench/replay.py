@@ -85,7 +85,9 @@ def _outputs(asked: Property, networks: Mapping[str, Path], tensors: list[np.nda
     pending = list(tensors)
     outputs: list[np.ndarray] = []
     for declaration in asked.networks:
-        file = networks.get(declaration.name) or next(iter(networks.values()))
+        file = networks.get(declaration.name) or networks.get("") or networks.get(declaration.equal_to or "")
+        if file is None:
+            raise ValueError(f"no file is known for network {declaration.name}")
         session = onnxruntime.InferenceSession(_content(file), providers=["CPUExecutionProvider"])
         feeds = {}
         for entry in session.get_inputs():

@@ -70,6 +70,8 @@ def run_one(instance: Instance, settings: Settings, folder: Path, processes: Pro
     for name, file in instance.networks.items():
         command += ["--network", f"{name}={file}" if name else str(file)]
     command += ["--timeout", str(limit), "--json", str(report), *settings.arguments]
+    if settings.jobs > 1:
+        command += ["--threads", str(_threads(settings.jobs))]
     with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
         ended = processes.run(command, limit + _GRACE + 0.02 * limit, stdout, stderr, _environment(settings.jobs))
         lines = _lines(stdout)
@@ -118,8 +120,13 @@ def _environment(jobs: int) -> dict[str, str]:
     """The process's own environment; with several jobs the cores are shared out among them."""
     if jobs == 1:
         return dict(os.environ)
-    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    threads = str(_threads(jobs))
     return {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads, "MKL_NUM_THREADS": threads} | dict(os.environ)
+
+
+def _threads(jobs: int) -> int:
+    """The threads each of several jobs gets."""
+    return max(1, (os.cpu_count() or 1) // jobs)
 
 
 def _lines(stream: IO[bytes]) -> list[str]:

@@ -92,6 +92,8 @@ def describe(summary: Summary) -> str:
     )
     columns = ("instances", "unsat", "sat", "unknown", "timed-out", "error", "right", "new", "wrong")
     counts = summary.counts()
+    if len(counts) == 2:
+        del counts["total"]
     width = max((len(name) for name in counts), default=5)
     lines.append(" ".join([f"{'set':{width}}", *(f"{column:>9}" for column in columns), f"{'seconds':>9}"]))
     for name, counted in counts.items():

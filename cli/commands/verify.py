@@ -58,6 +58,7 @@ METHODS = ("auto", "attack", "bounds", "input-split")
     show_default=True,
     help="Arithmetic of the bounds.",
 )
+@click.option("--threads", type=click.IntRange(min=1), help="Worker threads [one a core].")
 @debug_option
 def command(
     query: Path,
