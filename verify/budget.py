@@ -21,6 +21,10 @@ def process_start() -> float:
         return time.monotonic()
 
 
+class TimeUp(Exception):
+    """The deadline passed in the middle of a computation; whoever owns the verdict turns it into `timed-out`."""
+
+
 @dataclass(frozen=True)
 class Deadline:
     """A moment on the monotonic clock, in seconds, after which no work may start."""
@@ -41,9 +45,18 @@ class Deadline:
     def passed(self) -> bool:
         return self.remaining <= 0
 
+    def check(self) -> None:
+        """Raise `TimeUp` if the deadline has passed."""
+        if self.passed:
+            raise TimeUp
+
     def sooner(self, seconds: float) -> Deadline:
         """The earlier of this deadline and `seconds` from now."""
         return Deadline(min(self.at, time.monotonic() + seconds))
+
+
+NEVER = Deadline(float("inf"))
+"""The deadline of a caller who sets none."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,65 @@
+"""Where arrays live: numpy on the CPU (starts in milliseconds) or torch on a device (training, GPUs)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .errors import UnsupportedError
+from .graph import Array, Graph
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A library, device and dtype to compute with. device None is numpy."""
+
+    dtype: str = "float32"
+    device: str | None = None
+
+    def array(self, values: np.ndarray) -> Array:
+        """Floating-point values in this backend's dtype; index arrays keep theirs."""
+        if self.device is None:
+            return values.astype(self.dtype, copy=False) if values.dtype.kind == "f" else values
+        import torch
+
+        tensor = torch.as_tensor(np.ascontiguousarray(values), device=self.device)
+        return tensor.to(getattr(torch, self.dtype)) if tensor.dtype.is_floating_point else tensor
+
+    def graph(self, graph: Graph) -> Graph:
+        """The graph with its parameters in this backend."""
+        return graph.map_params(self.array)
+
+    def box(self, lower: np.ndarray, upper: np.ndarray) -> tuple[Array, Array]:
+        """A float64 box rounded outward to this backend's dtype."""
+        kind = np.dtype(self.dtype).type
+        low, high = lower.astype(kind), upper.astype(kind)
+        low = np.where(low.astype(np.float64) > lower, np.nextafter(low, kind(-np.inf)), low)
+        high = np.where(high.astype(np.float64) < upper, np.nextafter(high, kind(np.inf)), high)
+        return self.array(low), self.array(high)
+
+
+def to_numpy(x: Array) -> np.ndarray:
+    """The values as a numpy array on the host."""
+    return x if isinstance(x, np.ndarray) else x.detach().cpu().numpy()
+
+
+def choose_backend(device: str, dtype: str) -> Backend:
+    """The backend for a requested device (auto, cpu or cuda).
+
+    `auto` is the CPU: asking torch for a GPU costs seconds of start-up, more than most queries take.
+    Raises `UnsupportedError` when cuda is asked for and there is none.
+    """
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UnsupportedError("--device cuda was asked for, but torch sees no CUDA device; use --device cpu or see `boundsmith doctor`")
+        return Backend(dtype, "cuda")
+    return Backend(dtype)
+
+
+def options_like(x: Array) -> dict[str, Any]:
+    """Keyword arguments that create an array on the device of `x`."""
+    return {} if isinstance(x, np.ndarray) else {"device": x.device}

@@ -1,0 +1,175 @@
+"""Falsification by sampling and projected gradient descent, batched over restarts, clauses and groups.
+
+The loss of a clause is its violation margin ``max_s (C_s y - d_s)``: unsafe iff <= 0. Its gradient is that of the row that attains the maximum, computed by
+a vector-Jacobian product through the operator table, so that attacks run on numpy and on torch alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from ..arrays import options_like, to_numpy
+from ..budget import Deadline
+from ..graph import Array, Graph
+from ..ops import rule
+from ..rows import Rows
+
+
+@dataclass(frozen=True)
+class AttackOptions:
+    """restarts: points per clause; steps: gradient steps of each; step: first step as a share of the box's width, which decays to
+    `last` times itself; momentum: weight of the former direction."""
+
+    restarts: int = 16
+    steps: int = 30
+    step: float = 0.25
+    last: float = 0.1
+    momentum: float = 0.75
+
+
+def output_and_gradient(graph: Graph, points: Array, pick: Callable[[Array], Array]) -> tuple[Array, Array]:
+    """Outputs ``[P, m]`` at points ``[P, n]`` and the gradient ``[P, n]`` of ``<pick(outputs), outputs>`` by the points."""
+    nodes = graph.nodes
+    values: list[Array] = []
+    for node in nodes:
+        if node.op == "Input":
+            values.append(points.reshape(-1, *node.shape))
+        else:
+            values.append(rule(node.op).evaluate(node, [values[source] for source in node.inputs]))
+    output = graph.outputs[0]
+    count = points.shape[0]
+    outputs = values[output].reshape(count, -1)
+    pending: dict[int, Array] = {output: pick(outputs).reshape(count, *nodes[output].shape)}
+    gradient = array_namespace(points).zeros_like(points)
+    for index in range(output, -1, -1):
+        signal = pending.pop(index, None)
+        if signal is None:
+            continue
+        node = nodes[index]
+        if node.op == "Input":
+            gradient = signal.reshape(count, -1)
+            continue
+        operator = rule(node.op)
+        if operator.linear is not None:
+            pieces = operator.linear.adjoint(node, signal) if node.inputs else ()
+        elif operator.vjp is not None:
+            pieces = operator.vjp(node, [values[source] for source in node.inputs], values[index], signal)
+        else:
+            continue
+        for source, piece in zip(node.inputs, pieces, strict=True):
+            known = pending.get(source)
+            pending[source] = piece if known is None else known + piece
+    return outputs, gradient
+
+
+def attack(
+    graph: Graph,
+    rows: Rows,
+    lower: Array,
+    upper: Array,
+    options: AttackOptions,
+    seed: int,
+    deadline: Deadline,
+    check: Callable[[Array, Array], Any],
+    chunk: int = 4096,
+) -> Any:
+    """Look for a witness in boxes ``[G, n]``; `check` replays candidates (points ``[P, n]``, groups ``[P]``).
+
+    Every group's every clause gets `restarts` starting points: the centre first, then corners and uniform samples in turn. Returns what `check`
+    returned, or None. Stops quietly at the deadline.
+    """
+    xp = array_namespace(lower)
+    rng = np.random.default_rng(seed)
+    groups, clauses = (np.asarray(part) for part in np.nonzero(to_numpy(rows.clauses)))
+    group = np.repeat(groups, options.restarts)
+    clause = np.repeat(clauses, options.restarts)
+    position = np.tile(np.arange(options.restarts), groups.size)
+    # All clauses get their first point before any gets its second.
+    order = np.argsort(position, kind="stable")
+    group, clause, position = group[order], clause[order], position[order]
+    for start in range(0, group.size, chunk):
+        part = slice(start, start + chunk)
+        own = _to_like(group[part], lower)
+        low, high = lower[own], upper[own]
+        points = low + (high - low) * xp.asarray(_starts(rng, position[part], lower.shape[1]), dtype=lower.dtype, **options_like(lower))
+        found = _descend(
+            graph, rows, own, _to_like(clause[part], lower), points, (low, high), options, deadline, check
+        )
+        if found is not None or deadline.passed:
+            return found
+    return None
+
+
+def _descend(
+    graph: Graph,
+    rows: Rows,
+    group: Array,
+    clause: Array,
+    points: Array,
+    box: tuple[Array, Array],
+    options: AttackOptions,
+    deadline: Deadline,
+    check: Callable[[Array, Array], Any],
+) -> Any:
+    """Gradient descent with momentum of one batch of points, replaying whatever looks unsafe on the way.
+
+    Every other point moves by the sign of its direction (all inputs alike: many inputs), the others in proportion to it (few inputs).
+    """
+    xp = array_namespace(points)
+    low, high = box
+    width = high - low
+    single = rows.rows.shape[0] == 1
+    own_rows = rows.rows[0] if single else rows.rows[group]
+    offsets = rows.offsets[group]
+    member = rows.membership[group, :, clause] > 0
+
+    def margins(outputs: Array) -> Array:
+        product = outputs @ own_rows.T if single else (own_rows @ outputs[:, :, None])[:, :, 0]
+        return xp.where(member, product - offsets, -xp.inf)
+
+    def steepest(outputs: Array) -> Array:
+        worst = xp.argmax(margins(outputs), axis=1)
+        return own_rows[worst] if single else own_rows[xp.arange(worst.shape[0]), worst]
+
+    direction = xp.zeros_like(points)
+    signed = (xp.arange(points.shape[0], **options_like(points)) % 2 == 0)[:, None]
+    for step in range(options.steps + 1):
+        if deadline.passed:
+            return None
+        outputs, gradient = output_and_gradient(graph, points, steepest)
+        unsafe = xp.nonzero(xp.max(margins(outputs), axis=1) <= 0)[0]
+        if unsafe.shape[0]:
+            found = check(points[unsafe], group[unsafe])
+            if found is not None:
+                return found
+        share = options.step * (options.last ** (step / max(1, options.steps)))
+        gradient = xp.where(xp.isfinite(gradient), gradient, 0.0) * width
+        direction = options.momentum * direction + _unit(gradient)
+        move = xp.where(signed, xp.sign(direction), _unit(direction))
+        points = xp.minimum(xp.maximum(points - share * width * move, low), high)
+    return None
+
+
+def _starts(rng: np.random.Generator, position: np.ndarray, size: int) -> np.ndarray:
+    """Starting points in the unit box ``[P, size]``: the centre for position 0, then random corners (odd) and uniform samples (even)."""
+    points = rng.random((position.size, size))
+    corners = position % 2 == 1
+    points[corners] = np.rint(points[corners])
+    points[position == 0] = 0.5
+    return points
+
+
+def _unit(direction: Array) -> Array:
+    """Every row scaled to largest entry 1."""
+    xp = array_namespace(direction)
+    largest = xp.max(abs(direction), axis=1, keepdims=True)
+    return direction / xp.where(largest > 0, largest, 1.0)
+
+
+def _to_like(index: np.ndarray, like: Array) -> Array:
+    return array_namespace(like).asarray(index, **options_like(like))

@@ -1,0 +1,112 @@
+"""What backward bounds need to know about a graph before they start: computed once a graph, reused for every batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..graph import Graph
+from ..ops import rule
+
+_KINKED = frozenset({"Relu", "LeakyRelu", "Abs", "Sign", "IsPositive", "IsNonNegative", "IsZero"})
+_MOVES = frozenset({"Reshape", "Transpose", "Take"})
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A node whose interval is worth a backward pass of its own.
+
+    kinked   every reader is exact unless its input interval contains 0 inside, so only those entries matter.
+    """
+
+    index: int
+    kinked: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The order of work on a graph with one input and one output node.
+
+    targets      nodes to refine, by index.
+    nonlinear    indices of the nonlinear nodes.
+    largest      size of the largest node: one row of coefficients takes about that many numbers.
+    """
+
+    graph: Graph
+    input: int
+    output: int
+    targets: dict[int, Target]
+    nonlinear: tuple[int, ...]
+    largest: int
+
+    @property
+    def target_size(self) -> int:
+        """Number of scalars in all targets."""
+        return sum(self.graph.nodes[index].size for index in self.targets)
+
+
+def make_plan(graph: Graph) -> Plan:
+    """The plan of a graph.
+
+    Raises ValueError unless the graph has one input and one output node (`problem.join` makes it so).
+    """
+    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
+        raise ValueError("bounds need a graph with one input and one output node")
+    nonlinear = tuple(
+        index for index, node in enumerate(graph.nodes) if node.op != "Input" and rule(node.op).linear is None
+    )
+    exact = _interval_exact(graph)
+    readers: dict[int, list[tuple[str, bool]]] = {}
+    for index in nonlinear:
+        node = graph.nodes[index]
+        for source in node.inputs:
+            root = source
+            while graph.nodes[root].op in _MOVES:
+                root = graph.nodes[root].inputs[0]
+            if not exact[root]:
+                readers.setdefault(root, []).append((node.op, root == source or _only_reshapes(graph, source, root)))
+    targets = {
+        index: Target(index, all(op in _KINKED and direct for op, direct in readers[index]))
+        for index in sorted(readers)
+    }
+    return Plan(
+        graph, graph.inputs[0], graph.outputs[0], targets, nonlinear, max(node.size for node in graph.nodes)
+    )
+
+
+def _only_reshapes(graph: Graph, source: int, root: int) -> bool:
+    """Whether every entry of `root` is read by `source` (so a mask on the root is a mask on what is read)."""
+    while source != root:
+        if graph.nodes[source].op == "Take":
+            return False
+        source = graph.nodes[source].inputs[0]
+    return True
+
+
+def _interval_exact(graph: Graph) -> list[bool]:
+    """For every node whether its interval bounds cannot be improved by a backward pass (or are not worth one).
+
+    True for the input, for constants, for one arithmetic operator on exact ones read once, and for elementwise functions of a node that is
+    refined itself.
+    """
+    mixed: list[int] = []
+    for node in graph.nodes:
+        if node.op in ("Input", "Constant"):
+            mixed.append(0)
+        elif rule(node.op).linear is None:
+            # The range of an elementwise function of one refined input is exact enough; of several it is not.
+            mixed.append(0 if len(node.inputs) == 1 and rule(node.op).backward is None else 2)
+        elif node.op in _MOVES or node.op in ("Scale", "Concat"):
+            mixed.append(max(mixed[source] for source in node.inputs))
+        else:
+            on_input = len(node.inputs) == 1 and mixed[node.inputs[0]] == 0 and _linear_ancestry(graph, node.inputs[0])
+            mixed.append(1 if on_input else 2)
+    return [level <= 1 for level in mixed]
+
+
+def _linear_ancestry(graph: Graph, index: int) -> bool:
+    """Whether the node is the input seen through moves and scalings only."""
+    while graph.nodes[index].op not in ("Input", "Constant"):
+        if graph.nodes[index].op not in _MOVES and graph.nodes[index].op != "Scale":
+            return False
+        index = graph.nodes[index].inputs[0]
+    return True

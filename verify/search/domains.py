@@ -1,0 +1,94 @@
+"""The pool of open domains: structures of arrays, taken and returned in batches, last in first out.
+
+Depth first keeps the pool short (about batch size times depth), which bounds memory without ever dropping a domain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from array_api_compat import array_namespace
+
+from ..graph import Array
+from ..ops.rule import Interval
+
+
+@dataclass(frozen=True, eq=False)
+class Domains:
+    """``N`` boxes with what is known about them.
+
+    lower, upper   ``[N, n]`` in the search's dtype.
+    group          ``[N]`` index of the problem's group that the box belongs to.
+    active         bool ``[N, K]``: the group's clauses not yet refuted on the box.
+    inherited      bounds ``[N, size]`` of the plan's targets from the parent, by node index; empty where they are not kept.
+    """
+
+    lower: Array
+    upper: Array
+    group: Array
+    active: Array
+    inherited: dict[int, Interval]
+
+    def __len__(self) -> int:
+        return int(self.lower.shape[0])
+
+    def pick(self, index: Array | slice) -> Domains:
+        """The sub-batch at `index` (integers, mask or slice)."""
+        return Domains(
+            self.lower[index],
+            self.upper[index],
+            self.group[index],
+            self.active[index],
+            {key: (low[index], high[index]) for key, (low, high) in self.inherited.items()},
+        )
+
+
+def concatenate(parts: Sequence[Domains]) -> Domains:
+    """One batch of all parts; inherited bounds are kept only if every part has them."""
+    if len(parts) == 1:
+        return parts[0]
+    xp = array_namespace(parts[0].lower)
+
+    def join(arrays: list[Array]) -> Array:
+        return xp.concat(arrays, axis=0)
+
+    shared = set(parts[0].inherited).intersection(*(part.inherited for part in parts[1:]))
+    return Domains(
+        join([part.lower for part in parts]),
+        join([part.upper for part in parts]),
+        join([part.group for part in parts]),
+        join([part.active for part in parts]),
+        {
+            key: (join([part.inherited[key][0] for part in parts]), join([part.inherited[key][1] for part in parts]))
+            for key in sorted(shared)
+        },
+    )
+
+
+@dataclass
+class Pool:
+    """Open domains in blocks, newest last."""
+
+    blocks: list[Domains] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return sum(len(block) for block in self.blocks)
+
+    def push(self, domains: Domains) -> None:
+        """Add a block (empty ones are ignored)."""
+        if len(domains):
+            self.blocks.append(domains)
+
+    def pop(self, count: int) -> Domains:
+        """Take up to `count` of the newest domains (at least one must be there)."""
+        taken: list[Domains] = []
+        missing = count
+        while missing and self.blocks:
+            block = self.blocks.pop()
+            if len(block) > missing:
+                self.blocks.append(block.pick(slice(0, len(block) - missing)))
+                block = block.pick(slice(len(block) - missing, len(block)))
+            taken.append(block)
+            missing -= len(block)
+        return concatenate(taken)

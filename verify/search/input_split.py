@@ -1,0 +1,321 @@
+"""Branch-and-bound by splitting the input box, over batches of thousands of boxes.
+
+Each round bounds a batch of boxes (CROWN with the parents' bounds inherited), drops the clauses that a positive row refutes, cuts the
+remaining boxes by the rows' own linear bounds (`clipping`), tries a few concrete points of each box, and splits along the input whose
+coefficient times width is largest. A box is closed when all clauses are refuted on it; the problem is `unsat` when no box is left.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from ..bounds.crown import LinearBound, Relaxed, relax, row_bounds
+from ..bounds.plan import Plan
+from ..budget import Deadline, MemoryBudget, TimeUp
+from ..graph import Array
+from ..load.evaluate import output_vector
+from ..ops.rule import Interval
+from ..rows import Rows
+from .clipping import clip
+from .domains import Domains, Pool, concatenate
+
+INHERIT_AT_MOST = 4096
+"""Bounds are handed from parent to child while the targets have at most this many entries in all; beyond, memory costs more than it saves."""
+
+CLIP_AT_MOST = 64
+"""Clauses up to which every open clause cuts the box; with more, the hull of the cuts is hardly smaller than the box."""
+
+HIDDEN_SHARE = 0.3
+"""Share of the largest coefficient that every input is credited with when choosing where to split (0.01 to 1 solve ACAS Xu alike, 0 loops)."""
+
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """batch: boxes a round and worker; workers: threads; refine: CROWN intermediate bounds (else interval ones only)."""
+
+    batch: int = 256
+    workers: int = 1
+    refine: bool = True
+
+
+@dataclass
+class SplitReport:
+    """What a search did. `closed` says that no domain is left and none was lost; `stuck` are boxes too small to split in this dtype; `exhausted`
+    says that nothing more can be done with what is left (one pass only, or memory)."""
+
+    closed: bool = False
+    exhausted: bool = False
+    visited: int = 0
+    splits: int = 0
+    rounds: int = 0
+    halvings: int = 0
+    best_bound: float = float("inf")
+    stuck: list[Domains] = field(default_factory=list)
+    witness: Any = None
+
+
+Check = Callable[[Array, Array], Any]
+"""Given candidate points ``[P, n]`` and their groups ``[P]``: a replayed witness, or None."""
+
+
+def search(
+    plan: Plan,
+    rows: Rows,
+    pool: Pool,
+    options: SplitOptions,
+    deadline: Deadline,
+    memory: MemoryBudget,
+    check: Check,
+    one_pass: bool = False,
+) -> SplitReport:
+    """Search until the pool is empty, a witness is found, or the deadline passes (`TimeUp` is caught; the report is then not closed).
+
+    With `one_pass`, the pool's boxes are bounded once, and those left open are returned as stuck.
+    """
+    report = SplitReport()
+    executor = ThreadPoolExecutor(options.workers) if options.workers > 1 else None
+    batch = options.batch
+    try:
+        while len(pool):
+            taken = pool.pop(batch * options.workers)
+            few = len(pool) + len(taken) < options.workers * batch // 4
+            pieces = _pieces(taken, options.workers)
+            try:
+                outcomes = _map(
+                    executor, lambda piece, few=few: _step(plan, rows, piece, few, options, deadline, memory), pieces
+                )
+            except MemoryError:
+                pool.push(taken)
+                if batch == 1:
+                    report.exhausted = True
+                    return report
+                batch = max(1, batch // 2)
+                report.halvings += 1
+                continue
+            except TimeUp:
+                pool.push(taken)
+                break
+            report.rounds += 1
+            report.visited += len(taken)
+            if one_pass:
+                outcomes = [replace(outcome, stuck=outcome.children, children=outcome.stuck) for outcome in outcomes]
+            if not _collect(report, pool, outcomes, check):
+                return report
+            deadline.check()
+    except TimeUp:
+        return report
+    finally:
+        if executor is not None:
+            executor.shutdown(wait=True, cancel_futures=True)
+    report.closed = len(pool) == 0 and not report.stuck
+    return report
+
+
+def _collect(report: SplitReport, pool: Pool, outcomes: Sequence[_Outcome], check: Check) -> bool:
+    """Book a round's outcomes; False when a witness ends the search."""
+    for outcome in outcomes:
+        report.best_bound = min(report.best_bound, outcome.worst)
+        report.splits += len(outcome.children)
+        pool.push(outcome.children)
+        if len(outcome.stuck):
+            report.stuck.append(outcome.stuck)
+    for outcome in outcomes:
+        if outcome.points.shape[0]:
+            report.witness = check(outcome.points, outcome.groups)
+            if report.witness is not None:
+                return False
+    return True
+
+
+def _map(executor: ThreadPoolExecutor | None, work: Callable[[Domains], _Outcome], pieces: list[Domains]) -> list[_Outcome]:
+    if executor is None or len(pieces) == 1:
+        return [work(piece) for piece in pieces]
+    return list(executor.map(work, pieces))
+
+
+def _pieces(domains: Domains, workers: int) -> list[Domains]:
+    """The batch in equal parts, one a worker; small ones stay whole (a thread costs more than it brings)."""
+    count = len(domains)
+    if workers == 1 or count < 16 * workers:
+        return [domains]
+    size = -(-count // workers)
+    return [domains.pick(slice(start, min(start + size, count))) for start in range(0, count, size)]
+
+
+@dataclass(frozen=True, eq=False)
+class _Outcome:
+    """A bounded batch: its open children, boxes that cannot be split, points that look unsafe, the lowest bound met."""
+
+    children: Domains
+    stuck: Domains
+    points: Array
+    groups: Array
+    worst: float
+
+
+def _step(
+    plan: Plan, rows: Rows, domains: Domains, few: bool, options: SplitOptions, deadline: Deadline, memory: MemoryBudget
+) -> _Outcome:
+    """Bound, close, clip, probe and split one batch."""
+    xp = array_namespace(domains.lower)
+    deadline.check()
+    state = relax(
+        plan,
+        domains.lower,
+        domains.upper,
+        refine=options.refine,
+        inherited=domains.inherited,
+        deadline=deadline,
+        memory=memory,
+    )
+    own = _own_rows(rows, domains.group)
+    bound = row_bounds(state, own.rows, own.offsets, memory=memory, deadline=deadline)
+    active = domains.active & ~_refuted(bound.lower, own.membership)
+    worst = float(xp.min(_margin(bound.lower, own.membership, active)))
+    survivors = xp.nonzero(xp.any(active, axis=1))[0]
+    if survivors.shape[0] == 0:
+        nothing = domains.pick(slice(0, 0))
+        return _Outcome(nothing, nothing, domains.lower[:0], domains.group[:0], worst)
+    inherited = _targets(plan, state, survivors)
+    left = Domains(
+        domains.lower[survivors], domains.upper[survivors], domains.group[survivors], active[survivors], inherited
+    )
+    kept = LinearBound(bound.coefficients[survivors], bound.constant[survivors], bound.lower[survivors])
+    own = _own_rows(rows, left.group)
+    points, groups = _probe(plan, own, left, kept)
+    left, kept, own = _clipped(left, kept, own)
+    if not len(left):
+        return _Outcome(left, left, points, groups, worst)
+    children, stuck = _split(left, _scores(left, kept, own), 3 if few else 1)
+    return _Outcome(children, stuck, points, groups, worst)
+
+
+def _own_rows(rows: Rows, group: Array) -> Rows:
+    """The rows of each domain's group ``[B, ...]``; broadcastable ``[1, ...]`` when there is one group."""
+    if rows.rows.shape[0] == 1:
+        return rows
+    return Rows(rows.rows[group], rows.offsets[group], rows.membership[group], rows.clauses[group])
+
+
+def _refuted(lower: Array, membership: Array) -> Array:
+    """Clauses ``[B, K]`` with a row that is positive everywhere (NaN compares false, so it refutes nothing)."""
+    xp = array_namespace(lower)
+    positive = xp.astype(lower > 0, membership.dtype)
+    return (positive[:, None, :] @ membership)[:, 0, :] > 0
+
+
+def _margin(lower: Array, membership: Array, active: Array) -> Array:
+    """The smallest, over open clauses, of the largest row bound ``[B]``; infinite where all are refuted."""
+    xp = array_namespace(lower)
+    best = xp.max(xp.where(membership > 0, lower[:, :, None], -xp.inf), axis=1)
+    return xp.min(xp.where(active, best, xp.inf), axis=1)
+
+
+def _targets(plan: Plan, state: Relaxed, index: Array) -> dict[int, Interval]:
+    """The targets' bounds of the surviving boxes, flat, to be inherited; empty where keeping them costs too much."""
+    if plan.target_size > INHERIT_AT_MOST:
+        return {}
+    kept = {}
+    for key in plan.targets:
+        low, high = state.intervals[key]
+        if low.shape[0] == state.lower.shape[0]:
+            kept[key] = (low.reshape(low.shape[0], -1)[index], high.reshape(high.shape[0], -1)[index])
+    return kept
+
+
+def _probe(plan: Plan, own: Rows, domains: Domains, bound: LinearBound) -> tuple[Array, Array]:
+    """Concrete points of each box that are unsafe as far as this dtype can tell: of centres and minimisers of the weakest row."""
+    xp = array_namespace(domains.lower)
+    centre = 0.5 * (domains.lower + domains.upper)
+    weakest = xp.argmin(xp.where(xp.isfinite(bound.lower), bound.lower, xp.inf), axis=1)
+    direction = bound.coefficients[xp.arange(weakest.shape[0]), weakest]
+    corner = xp.where(direction > 0, domains.lower, domains.upper)
+    points = xp.concat([centre, corner], axis=0)
+    values = output_vector(plan.graph, points)
+    margins = (own.rows @ values.reshape(2, *centre.shape[:1], -1, 1))[..., 0] - own.offsets
+    margins = margins.reshape(2 * centre.shape[0], -1)
+    membership = own.membership if own.membership.shape[0] == 1 else xp.concat([own.membership] * 2, axis=0)
+    clauses = own.clauses if own.clauses.shape[0] == 1 else xp.concat([own.clauses] * 2, axis=0)
+    worst_row = xp.max(xp.where(membership > 0, margins[:, :, None], -xp.inf), axis=1)
+    unsafe = xp.any((worst_row <= 0) & clauses, axis=1)
+    groups = xp.concat([domains.group, domains.group], axis=0)
+    return points[unsafe], groups[unsafe]
+
+
+def _clipped(domains: Domains, bound: LinearBound, own: Rows) -> tuple[Domains, LinearBound, Rows]:
+    """Cut every box to the hull of what its open clauses leave; boxes with nothing left are dropped."""
+    xp = array_namespace(domains.lower)
+    count = own.membership.shape[2]
+    if count > CLIP_AT_MOST:
+        return domains, bound, own
+    row_low, row_high = clip(domains.lower, domains.upper, bound.coefficients, bound.constant)
+    hull_low, hull_high = xp.full_like(domains.lower, xp.inf), xp.full_like(domains.upper, -xp.inf)
+    active = []
+    for clause in range(count):
+        member = own.membership[:, :, clause, None] > 0
+        low = xp.max(xp.where(member, row_low, domains.lower[:, None, :]), axis=1)
+        high = xp.min(xp.where(member, row_high, domains.upper[:, None, :]), axis=1)
+        open_ = domains.active[:, clause] & ~xp.any(low > high, axis=1)
+        active.append(open_)
+        hull_low = xp.where(open_[:, None], xp.minimum(hull_low, low), hull_low)
+        hull_high = xp.where(open_[:, None], xp.maximum(hull_high, high), hull_high)
+    left = xp.stack(active, axis=1)
+    index = xp.nonzero(xp.any(left, axis=1))[0]
+    cut = Domains(hull_low, hull_high, domains.group, left, domains.inherited).pick(index)
+    kept = LinearBound(bound.coefficients[index], bound.constant[index], bound.lower[index])
+    if own.rows.shape[0] > 1:
+        own = Rows(own.rows[index], own.offsets[index], own.membership[index], own.clauses[index])
+    return cut, kept, own
+
+
+def _scores(domains: Domains, bound: LinearBound, own: Rows) -> Array:
+    """How much each input matters ``[B, n]``: coefficient times width, summed over the best row of each open clause."""
+    xp = array_namespace(domains.lower)
+    members = xp.where(own.membership > 0, bound.lower[:, :, None], -xp.inf)
+    best = xp.argmax(members, axis=1)
+    boxes = xp.arange(best.shape[0])
+    chosen = abs(bound.coefficients[boxes[:, None], best])
+    # A coefficient near zero may hide a wide relaxation: every input counts for a share of the largest one.
+    chosen = chosen + HIDDEN_SHARE * xp.max(chosen, axis=-1, keepdims=True)
+    chosen = xp.where(domains.active[:, :, None], chosen, 0.0)
+    width = domains.upper - domains.lower
+    # The tiny term splits by width alone where no coefficient is left (a flat bound).
+    return xp.sum(chosen, axis=1) * width + 1e-12 * width
+
+
+def _split(domains: Domains, scores: Array, dimensions: int) -> tuple[Domains, Domains]:
+    """Halve every box along its best `dimensions` inputs; also the boxes that have no representable midpoint left."""
+    xp = array_namespace(domains.lower)
+    middle = 0.5 * domains.lower + 0.5 * domains.upper
+    splittable = (middle > domains.lower) & (middle < domains.upper)
+    scores = xp.where(splittable, scores, -1.0)
+    possible = xp.any(splittable, axis=1)
+    stuck = domains.pick(xp.nonzero(~possible)[0])
+    index = xp.nonzero(possible)[0]
+    parents, scores, middle = domains.pick(index), scores[index], middle[index]
+    count = min(dimensions, int(scores.shape[1]))
+    order = xp.argsort(-scores, axis=1)[:, :count]
+    boxes = xp.arange(order.shape[0])
+    children = []
+    for side in itertools.product((False, True), repeat=count):
+        low, high = parents.lower + 0, parents.upper + 0
+        worthwhile = None
+        for position, upper_half in enumerate(side):
+            axis = order[:, position]
+            can = scores[boxes, axis] >= 0
+            point = middle[boxes, axis]
+            if upper_half:
+                low[boxes, axis] = xp.where(can, point, low[boxes, axis])
+                worthwhile = can if worthwhile is None else worthwhile & can
+            else:
+                high[boxes, axis] = xp.where(can, point, high[boxes, axis])
+        child = Domains(low, high, parents.group, parents.active, parents.inherited)
+        children.append(child if worthwhile is None else child.pick(xp.nonzero(worthwhile)[0]))
+    return concatenate(children), stuck

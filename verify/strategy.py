@@ -1,0 +1,358 @@
+"""Which method runs when, inside one budget; the only place that forms a verdict.
+
+Cheap attempts of every kind come first, and each one's budget grows only while nothing has decided: a few sampled points, a few gradient steps, then
+the search, interrupted by longer attacks at growing intervals. `unsat` is answered only when the search closed every box and lost none; `sat` only
+for a witness that the reference runtime confirms.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..specs.property import Property
+from ..specs.read import read_property
+from .arrays import Backend, choose_backend, to_numpy
+from .attack.pgd import AttackOptions, attack
+from .attack.replay import Replay
+from .bounds.plan import Plan, make_plan
+from .budget import Deadline, MemoryBudget
+from .errors import LoadError, UndefinedOnRegion, UnsupportedError
+from .graph import Array
+from .load.network import Network, check_network, load
+from .problem import Problem, join
+from .result import Phase, Result, Verdict, Witness
+from .rows import Rows, prepare_rows
+from .search.domains import Domains, Pool
+from .search.input_split import SplitOptions, SplitReport, search
+
+SPLIT_INPUTS_AT_MOST = 64
+"""Uncertain inputs up to which splitting the input box is worth trying."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to decide a query.
+
+    timeout   seconds, counted by the command line from the start of the process.
+    device    auto, cpu or cuda;  dtype  float32 or float64: the arithmetic of the bounds.
+    method    auto; attack (search a witness only); bounds (one pass of bounds, no search); input-split.
+    attack    False: never sample or follow gradients (witnesses then come only from the search's own points).
+    memory    bytes of temporaries a step may use; None: an eighth of what is free.
+    threads   worker threads; None: one a core.
+    """
+
+    timeout: float = 116.0
+    device: str = "auto"
+    method: str = "auto"
+    attack: bool = True
+    memory: int | None = None
+    seed: int = 0
+    dtype: str = "float32"
+    threads: int | None = None
+
+
+@dataclass
+class _Log:
+    """What happened on the way to the answer."""
+
+    phases: list[Phase] = field(default_factory=list)
+    counters: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    best_bound: float | None = None
+
+    def count(self, name: str, amount: int) -> None:
+        self.counters[name] = self.counters.get(name, 0) + amount
+
+    def phase(self, name: str, started: float, domains: int = 0) -> None:
+        """Book the time since `started` on a phase (several stretches of one phase add up)."""
+        seconds = time.monotonic() - started
+        for position, known in enumerate(self.phases):
+            if known.name == name:
+                self.phases[position] = Phase(name, known.seconds + seconds, known.domains + domains)
+                return
+        self.phases.append(Phase(name, seconds, domains))
+
+
+def verify_files(query: str | os.PathLike[str], networks: Mapping[str, Path], options: Options, deadline: Deadline) -> Result:
+    """Decide a VNN-LIB file about ONNX files given by declared network name (the empty name: the query's only network).
+
+    Raises `BoundsmithError` for bad input: an unreadable file, an unsupported operator, variables that do not match.
+    """
+    log = _Log()
+    started = time.monotonic()
+    property = read_property(query)
+    log.phase("read query", started)
+    started = time.monotonic()
+    loaded = _load_networks(property, networks)
+    log.phase("load network", started)
+    return _decide(property, loaded, options, deadline, log)
+
+
+def verify_property(property: Property, networks: Mapping[str, Network], options: Options, deadline: Deadline) -> Result:
+    """Decide a property about loaded networks, given by declared name. Raises `BoundsmithError` for input that does not fit."""
+    return _decide(property, networks, options, deadline, _Log())
+
+
+def _load_networks(property: Property, files: Mapping[str, Path]) -> dict[str, Network]:
+    """The declared networks; each file is loaded once and checked against the runtime on the query's own region."""
+    assigned: dict[str, Path] = {}
+    for declared in property.networks:
+        same = declared.equal_to
+        file = files.get(declared.name) or files.get("") or (files.get(same) if same else None)
+        if file is None:
+            raise LoadError(f"{property.source}: no file is given for network {declared.name}; add --network {declared.name}=FILE")
+        assigned[declared.name] = file
+    unknown = sorted(set(files) - {declared.name for declared in property.networks} - {""})
+    if unknown:
+        raise LoadError(f"{property.source} declares no network {unknown[0]}; it declares {', '.join(assigned)}")
+    by_file: dict[Path, Network] = {}
+    for file in assigned.values():
+        if file not in by_file:
+            by_file[file] = load(file, check=False)
+    networks = {name: by_file[file] for name, file in assigned.items()}
+    for network in by_file.values():
+        names = [name for name, other in networks.items() if other is network]
+        check_network(network, *_region_of(property, names[0], network))
+    return networks
+
+
+def _region_of(property: Property, name: str, network: Network) -> tuple[Any, ...]:
+    """The arguments of `check_network` that make it look at the query's region, where the sizes fit."""
+    start = 0
+    for declared in property.inputs:
+        if declared.network == name:
+            break
+        start += declared.size
+    size = sum(declared.size for declared in property.inputs if declared.network == name)
+    if not property.clauses or size != sum(int(np.prod(info.shape, dtype=np.int64)) for info in network.inputs):
+        return (None,)
+    free = property.input_map[start : start + size]
+    box = property.clauses[0].box
+    return None, box.lower[free], box.upper[free]
+
+
+@dataclass(frozen=True, eq=False)
+class _Setting:
+    """A problem prepared for one backend."""
+
+    backend: Backend
+    plan: Plan
+    rows: Rows
+    lower: Array
+    upper: Array
+
+    @classmethod
+    def of(cls, problem: Problem, backend: Backend) -> _Setting:
+        graph = backend.graph(problem.graph)
+        lower, upper = backend.box(
+            np.stack([group.lower for group in problem.groups]), np.stack([group.upper for group in problem.groups])
+        )
+        return cls(backend, make_plan(graph), prepare_rows(problem.groups, lower), lower, upper)
+
+    def root(self) -> Domains:
+        """Every group's box as an open domain."""
+        groups = self.backend.array(np.arange(self.lower.shape[0]))
+        return Domains(self.lower, self.upper, groups, self.rows.clauses, {})
+
+
+def _decide(property: Property, networks: Mapping[str, Network], options: Options, deadline: Deadline, log: _Log) -> Result:
+    if not property.clauses:
+        return _result(Verdict.UNSAT, None, options, log, "empty unsafe set")
+    problem = join(property, {name: network.graph for name, network in networks.items()})
+    dtype = "float64" if any(_is_double(network) for network in networks.values()) else options.dtype
+    setting = _Setting.of(problem, choose_backend(options.device, dtype))
+    run = _Run(problem, setting, Replay(problem, networks), options, deadline, log)
+    log.count("clauses", sum(group.count for group in problem.groups))
+    log.count("uncertain inputs", run.uncertain)
+    try:
+        verdict, witness = run.decide()
+    except UndefinedOnRegion as error:
+        log.warnings.append(str(error))
+        verdict, witness = Verdict.UNKNOWN, None
+    return _result(verdict, witness, options, log, run.method, setting.backend)
+
+
+def _is_double(network: Network) -> bool:
+    return any(np.dtype(info.dtype) == np.float64 for info in network.inputs)
+
+
+def _result(
+    verdict: Verdict, witness: Witness | None, options: Options, log: _Log, method: str, backend: Backend | None = None
+) -> Result:
+    counters = dict(log.counters)
+    counters["peak memory"] = _peak_memory()
+    device = (backend.device if backend is not None else None) or "cpu"
+    return Result(
+        verdict, witness, log.best_bound, tuple(log.phases), counters, method or options.method, device, tuple(log.warnings)
+    )
+
+
+def _peak_memory() -> int:
+    """The largest resident size of this process so far, in bytes; 0 where the platform does not say."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+@dataclass
+class _Run:
+    """One decision under way."""
+
+    problem: Problem
+    setting: _Setting
+    replay: Replay
+    options: Options
+    deadline: Deadline
+    log: _Log
+    method: str = ""
+
+    @property
+    def uncertain(self) -> int:
+        """The largest number of inputs that are not fixed in a group."""
+        return max(int((group.upper > group.lower).sum()) for group in self.problem.groups)
+
+    @property
+    def memory(self) -> MemoryBudget:
+        return MemoryBudget(self.options.memory) if self.options.memory else MemoryBudget.default()
+
+    def decide(self) -> tuple[Verdict, Witness | None]:
+        """Run the methods in order; see the module's text."""
+        used = []
+        if self.options.attack and self.options.method in ("auto", "attack"):
+            used.append("attack")
+            witness = self._attack(AttackOptions(restarts=24, steps=0)) or self._attack(AttackOptions(restarts=4, steps=16))
+            if witness is not None:
+                self.method = "attack"
+                return Verdict.SAT, witness
+        if self.options.method != "attack":
+            used.append("bounds" if self._one_pass_only() else "input-split")
+            self.method = "+".join(used)
+            return self._search()
+        self.method = "attack"
+        return self._attack_until_deadline()
+
+    def _one_pass_only(self) -> bool:
+        """Whether splitting is not wanted, or hopeless: too many uncertain inputs."""
+        return self.options.method == "bounds" or (
+            self.options.method == "auto" and self.uncertain > SPLIT_INPUTS_AT_MOST
+        )
+
+    def _attack(self, attack_options: AttackOptions, deadline: Deadline | None = None) -> Witness | None:
+        started = time.monotonic()
+        witness: Witness | None = attack(
+            self.setting.plan.graph,
+            self.setting.rows,
+            self.setting.lower,
+            self.setting.upper,
+            attack_options,
+            self.options.seed + self.log.counters.get("attacks", 0),
+            deadline or self.deadline,
+            self._check,
+            chunk=self.memory.rows(self.setting.plan.largest * 64, 4096),
+        )
+        self.log.phase("attack", started)
+        self.log.count("attacks", 1)
+        return witness
+
+    def _attack_for(self, seconds: float) -> Witness | None:
+        """Attacks with ever more restarts for that many seconds, at least one."""
+        until = self.deadline.sooner(seconds)
+        options = AttackOptions(restarts=8, steps=40)
+        while True:
+            witness = self._attack(options, until)
+            if witness is not None or until.passed:
+                return witness
+            options = AttackOptions(min(512, 2 * options.restarts), steps=min(200, options.steps + 20))
+
+    def _attack_until_deadline(self) -> tuple[Verdict, Witness | None]:
+        """Ever longer attacks until a witness is found or time is up."""
+        witness = self._attack_for(self.deadline.remaining)
+        return (Verdict.TIMEOUT, None) if witness is None else (Verdict.SAT, witness)
+
+    def _check(self, points: Array, groups: Array) -> Witness | None:
+        return self.replay.check(to_numpy(points), to_numpy(groups))
+
+    def _split_options(self) -> SplitOptions:
+        """Batches that keep a step's working set near the cache, in one worker a core."""
+        threads = self.options.threads or os.cpu_count() or 1
+        batch = max(1, min(512, 150_000 // max(1, self.setting.plan.target_size)))
+        on_device = self.setting.backend.device is not None
+        return SplitOptions(batch=16 * batch if on_device else batch, workers=1 if on_device else threads)
+
+    def _search(self) -> tuple[Verdict, Witness | None]:
+        """Input splitting in stretches, with attacks of growing length between them."""
+        pool = Pool([self.setting.root()])
+        stretch = 0.3
+        stuck: list[Domains] = []
+        attacking = self.options.attack and self.options.method == "auto"
+        while True:
+            until = self.deadline.sooner(stretch) if attacking else self.deadline
+            report = self._stretch(self.setting, pool, until)
+            if report.witness is not None:
+                return Verdict.SAT, report.witness
+            stuck += report.stuck
+            if len(pool) == 0 or report.exhausted:
+                break
+            if self.deadline.passed:
+                return Verdict.TIMEOUT, None
+            witness = self._attack_for(0.25 * stretch) if attacking else None
+            if witness is not None:
+                return Verdict.SAT, witness
+            stretch *= 2
+        if len(pool) == 0 and not stuck:
+            return Verdict.UNSAT, None
+        if self._one_pass_only():
+            return self._after_one_pass(attacking)
+        return self._in_double(stuck)
+
+    def _after_one_pass(self, attacking: bool) -> tuple[Verdict, Witness | None]:
+        """Bounds did not decide and splitting is hopeless: a longer attack, then `unknown`."""
+        witness = self._attack_for(0.25 * self.deadline.remaining) if attacking and not self.deadline.passed else None
+        if witness is not None:
+            return Verdict.SAT, witness
+        return (Verdict.TIMEOUT if self.deadline.passed else Verdict.UNKNOWN), None
+
+    def _in_double(self, stuck: list[Domains]) -> tuple[Verdict, Witness | None]:
+        """Boxes too small to split in float32 are searched again in float64."""
+        if self.setting.backend.dtype == "float64" or not stuck:
+            return Verdict.UNKNOWN, None
+        self.log.warnings.append(f"{sum(len(part) for part in stuck)} boxes reached float32's resolution and were searched in float64")
+        double = _Setting.of(self.problem, Backend("float64", self.setting.backend.device))
+        pool = Pool()
+        for part in stuck:
+            lower, upper = (double.backend.array(to_numpy(end).astype(np.float64)) for end in (part.lower, part.upper))
+            pool.push(Domains(lower, upper, part.group, part.active, {}))
+        report = self._stretch(double, pool, self.deadline)
+        if report.witness is not None:
+            return Verdict.SAT, report.witness
+        if report.closed:
+            return Verdict.UNSAT, None
+        return (Verdict.TIMEOUT if self.deadline.passed else Verdict.UNKNOWN), None
+
+    def _stretch(self, setting: _Setting, pool: Pool, deadline: Deadline) -> SplitReport:
+        """Search the pool for a while and book what was done."""
+        started = time.monotonic()
+        options = self._split_options()
+        report = search(
+            setting.plan, setting.rows, pool, options, deadline, self.memory, self._check, one_pass=self._one_pass_only()
+        )
+        self.log.phase("bounds" if self._one_pass_only() else "input split", started, report.visited)
+        for name, amount in (("domains", report.visited), ("splits", report.splits), ("halvings", report.halvings)):
+            self.log.count(name, amount)
+        bound = report.best_bound
+        if np.isfinite(bound):
+            known = self.log.best_bound
+            self.log.best_bound = bound if known is None else min(known, bound)
+        return report
