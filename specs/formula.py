@@ -110,7 +110,7 @@ class Conditions:
         """`value`, if it is a condition."""
         if isinstance(value, (Atom, And, Or)):
             return value
-        what = f"{value!r} is none" if isinstance(value, str) else "this is a term"
+        what = f"{value!r} is none" if isinstance(value, str) else "this is a term" if value else "this form is empty"
         raise self.source.error(offset, f"expected a condition such as (<= Y_0 0.5), but {what}")
 
     def _note_infix(self, start: int) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .property import Property
 
 MAX_FILE_BYTES = 2 << 30
+_BYTE_ORDER_MARK = "\ufeff"
 _GZIP_MAGIC = b"\x1f\x8b"
 _VERSION = re.compile(r"\(\s*vnnlib-version\s+([^\s()]*)", re.ASCII)
 _VERSION_NUMBER = re.compile(r"<?([0-9]+)\.[0-9]+>?", re.ASCII)
@@ -52,7 +53,7 @@ def parse_property(text: str | bytes, source: str = "query", bulk: bool = True) 
     """
     if isinstance(text, bytes):
         text = _decoded(text, source)
-    clean = Source.of(source, text)
+    clean = Source.of(source, text.removeprefix(_BYTE_ORDER_MARK))
     if not clean.text.strip():
         raise SpecError(f"{source}: the query is empty")
     reader = read_vnnlib2 if _major_version(clean) == 2 else read_vnnlib1
@@ -112,7 +113,7 @@ def _unpacked(content: bytes, name: str) -> bytes:
 
 def _decoded(content: bytes, name: str) -> str:
     try:
-        return content.decode("utf-8-sig")
+        return content.decode("utf-8")
     except UnicodeDecodeError as problem:
         raise SpecError(
             f"{name}: is not text (byte {problem.start} is not UTF-8); a VNN-LIB file is expected"

@@ -282,6 +282,6 @@ def _element_name(tensors: tuple[TensorDeclaration, ...], number: int) -> str:
             for size in reversed(tensor.shape or ()):
                 number, index = divmod(number, size)
                 indices.insert(0, index)
-            return f"{tensor.name}[{','.join(map(str, indices))}]"
+            return f"{tensor.name}[{','.join(map(str, indices))}]" if indices else tensor.name
         number -= tensor.size
     raise IndexError(number)

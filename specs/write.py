@@ -67,8 +67,8 @@ def _element_names(tensors: tuple[TensorDeclaration, ...]) -> list[str]:
     for tensor in tensors:
         shape = _shape(tensor)
         for index in range(math.prod(shape)):
-            position = np.unravel_index(index, shape) if shape else ()
-            names.append(f"{tensor.name}[{','.join(str(int(axis)) for axis in position)}]")
+            position = ",".join(str(int(axis)) for axis in np.unravel_index(index, shape)) if shape else ""
+            names.append(f"{tensor.name}[{position}]" if shape else tensor.name)
     return names
 
 
@@ -145,7 +145,11 @@ class _Body:
 
     def _box(self, box: Box) -> list[str]:
         sides = zip(self.free_names, box.lower.tolist(), box.upper.tolist(), strict=True)
-        return [text for name, lower, upper in sides for text in (f"(>= {name} {lower!r})", f"(<= {name} {upper!r})")]
+        return [
+            text
+            for name, lower, upper in sides
+            for text in (f"(>= {name} {_number(lower)})", f"(<= {name} {_number(upper)})")
+        ]
 
     def _row(self, clause: Clause, s: int) -> str:
         """Row s of a clause."""
@@ -161,19 +165,25 @@ class _Body:
         bound = float(clause.offset[s])
         less, greater = ("<", ">") if clause.strict[s] else ("<=", ">=")
         if not terms:
-            return f"({less} 0.0 {bound!r})"
+            return f"({less} 0.0 {_number(bound)})"
         if len(terms) == 1 and terms[0][0] == -1.0:
-            return f"({greater} {_product(1.0, terms[0][1])} {-bound!r})"
+            return f"({greater} {_product(1.0, terms[0][1])} {_number(-bound)})"
         if len(terms) == 2 and bound == 0 and {value for value, _ in terms} == {1.0, -1.0}:
             (_, smaller), (_, larger) = sorted(terms, key=lambda term: -term[0])
             return f"({less} {_product(1.0, smaller)} {_product(1.0, larger)})"
         products = [_product(value, names) for value, names in terms]
         left = products[0] if len(products) == 1 else f"(+ {' '.join(products)})"
-        return f"({less} {left} {bound!r})"
+        return f"({less} {left} {_number(bound)})"
 
 
 def _product(value: float, names: str) -> str:
     """``value * names``, where names are one or more variables."""
     if value != 1.0:
-        return f"(* {value!r} {names})"
+        return f"(* {_number(value)} {names})"
     return f"(* {names})" if " " in names else names
+
+
+def _number(value: float) -> str:
+    """The shortest decimal that reads back as `value`; without an exponent, which VNN-LIB 2.0 does not have."""
+    text = repr(value)
+    return np.format_float_positional(value, trim="0") if "e" in text else text
