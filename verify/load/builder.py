@@ -115,9 +115,14 @@ class GraphBuilder:
 
     def _cast(self, array: Array) -> Array:
         """Arrays of real numbers in the graph's own float type; integers and live parameters as they are."""
-        if isinstance(array, np.ndarray) and array.dtype.kind == "f":
-            return array.astype(self.dtype, copy=False)
-        return array
+        if not isinstance(array, np.ndarray | np.generic):
+            return array
+        plain = np.asarray(array)
+        if plain.dtype.kind != "f":
+            return plain
+        if not is_finite(plain):
+            raise LoweringError("its constants are NaN or infinite")
+        return plain.astype(self.dtype, copy=False)
 
     def input(self, name: str, shape: Sequence[int], dtype: np.dtype) -> Variable:
         """A graph input."""
@@ -155,6 +160,11 @@ class GraphBuilder:
         while self.nodes[index].op == "Reshape":
             index = self.nodes[index].inputs[0]
         return Variable(index, self.nodes[index].shape, x.dtype, x.integral)
+
+    def as_rows(self, x: Variable, width: int) -> Variable:
+        """`x` as rows of `width`: the tensor that it is a view of if that has such rows already, else a reshape."""
+        source = self._before_reshapes(x)
+        return source if source.shape[-1:] == (width,) else self.reshape(x, (x.size // max(width, 1), width))
 
     def transpose(self, x: Variable, perm: Sequence[int]) -> Variable:
         """`x` with axes permuted; where only axes of extent 1 move, a reshape."""
@@ -280,6 +290,11 @@ class GraphBuilder:
     def graph(self, inputs: Sequence[Variable], outputs: Sequence[Variable]) -> Graph:
         """The finished graph."""
         return Graph(tuple(self.nodes), tuple(x.index for x in inputs), tuple(x.index for x in outputs))
+
+
+def is_finite(array: np.ndarray) -> bool:
+    """Whether all values are finite; no temporary of the array's size unless one may not be."""
+    return bool(np.isfinite(array.sum())) or bool(np.isfinite(array).all())
 
 
 def _is_whole(array: Array) -> bool:

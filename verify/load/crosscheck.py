@@ -108,7 +108,7 @@ def crosscheck(
             where = blame(point) if blame is not None else _difference(ours_here, reference)
             raise LoadError(
                 f"{label}: our evaluation differs from the reference runtime's: {where}. "
-                "This is a defect of Boundsmith; please report it with the network."
+                "The network is read wrongly here or computed wrongly there; please report it with the network."
             )
         compared += 1
     if not compared:

@@ -221,8 +221,9 @@ def _cast(call: Call) -> Value:
 
 
 def _cast_like(call: Call) -> Value:
-    like = call.value(1)
-    return cast(call.builder, call.x(), np.dtype(like.dtype))
+    target = np.dtype(call.value(1).dtype)
+    value = call.value(0)
+    return value.astype(target) if is_known(value) else cast(call.builder, call.x(), target)
 
 
 def _where(call: Call) -> Value:

@@ -40,7 +40,7 @@ def matmul(builder: GraphBuilder, a: Value, b: Value) -> Variable:
             return builder.reshape(product, a_shape[:-1])
         if b_shape[-1] == 1:
             # Columns of width one are vectors: a dense layer over the last axis does the same.
-            flat = builder.linear(builder.reshape(b, b_shape[:-1]), a.reshape(-1, a_shape[-1]))
+            flat = builder.linear(builder.as_rows(b, b_shape[-2]), a.reshape(-1, a_shape[-1]))
             return builder.reshape(flat, (*b_shape[:-2], *a_shape[:-1], 1))
     a2 = _as_matrix(builder, a, (1, -1)) if len(a_shape) == 1 else a
     b2 = _as_matrix(builder, b, (-1, 1)) if len(b_shape) == 1 else b

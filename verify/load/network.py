@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import LoadError
 from .crosscheck import Reference, crosscheck, first_difference, sample_points
 from .onnx_import import TensorInfo, import_model
-from .onnx_reader import parse_model, read_bytes
+from .onnx_reader import parse_model, read_bytes, runnable
 from .runtime import Runtime
 from .simplify import simplify
 
@@ -116,7 +116,7 @@ def _load_onnx(
 ) -> Network:
     model = parse_model(content, label)
     imported = import_model(model, label)
-    runtime = Runtime(content, imported.inputs, label, threads)
+    runtime = Runtime(runnable(model, content), imported.inputs, label, threads)
     network = Network(
         graph=simplify(imported.graph),
         inputs=imported.inputs,

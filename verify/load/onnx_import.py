@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import LoadError, UnsupportedError
-from .builder import GraphBuilder, LoweringError, Value, Variable
+from .builder import GraphBuilder, LoweringError, Value, Variable, is_finite
 from .folding import FOLDED_ONLY, fold
 from .lowering import Call, Lowering
 from .lowering_shape import static_shape, static_size
@@ -133,9 +133,13 @@ class _Importer:
             except LoadError as error:
                 raise LoadError(f"{self.label}: {error}") from None
             self.values[tensor.name] = array
-            if array.dtype.kind == "f" and not is_finite(array) and not self._only_limits(tensor.name, array):
-                kind = "NaN" if np.isnan(array).any() else "infinite"
-                raise LoadError(f"{self.label}: initializer {tensor.name} has {kind} values; the network is damaged.")
+            self._check_finite(tensor.name, array)
+
+    def _check_finite(self, name: str, array: np.ndarray) -> None:
+        """Raise for a stored tensor with NaN or, unless only limits of clips and the like, infinite values."""
+        if array.dtype.kind == "f" and not is_finite(array) and not self._only_limits(name, array):
+            kind = "NaN" if np.isnan(array).any() else "infinite"
+            raise LoadError(f"{self.label}: initializer {name} has {kind} values; the network is damaged.")
 
     def _only_limits(self, name: str, array: np.ndarray) -> bool:
         """Whether a tensor with infinite values serves operators only for which those make sense."""
@@ -188,6 +192,8 @@ class _Importer:
                 continue
             if position < len(made):
                 self.values[name] = made[position]
+                if node.op_type == "Constant":
+                    self._check_finite(name, np.asarray(made[position]))
             else:
                 self.failed.add(name)
 
@@ -240,8 +246,3 @@ class _Importer:
 
 def _constants_only(call: Call) -> Value:
     raise LoweringError("it is supported of constants only")
-
-
-def is_finite(array: np.ndarray) -> bool:
-    """Whether all values are finite; no temporary of the array's size unless one may not be."""
-    return bool(np.isfinite(array.sum())) or bool(np.isfinite(array).all())

@@ -203,3 +203,24 @@ def declared_shape(value_info: Any) -> tuple[int, ...] | None:
     if not tensor_type.HasField("shape"):
         return None
     return tuple(extent.dim_value if extent.dim_value > 0 else 1 for extent in tensor_type.shape.dim)
+
+
+def runnable(model: Any, content: bytes) -> bytes:
+    """`content`, the bytes of `model`, such that onnxruntime takes an extent of 1 for every dynamic input dimension.
+
+    It refuses that where a file writes a dynamic dimension as 0; such dimensions are made symbolic.
+    """
+    stored = {tensor.name for tensor in model.graph.initializer}
+    if not any(_zero_extents(info) for info in model.graph.input if info.name not in stored):
+        return content
+    copy = type(model)()
+    copy.CopyFrom(model)
+    for info in copy.graph.input:
+        for extent in _zero_extents(info) if info.name not in stored else ():
+            extent.dim_param = "dynamic"
+    return bytes(copy.SerializeToString())
+
+
+def _zero_extents(value_info: Any) -> list[Any]:
+    dimensions = value_info.type.tensor_type.shape.dim
+    return [extent for extent in dimensions if extent.HasField("dim_value") and extent.dim_value <= 0]

@@ -84,10 +84,14 @@ class Runtime:
         input's element type. Raises `ReplayError` if onnxruntime refuses the model or fails at the point.
         """
         session = self._session
-        feed = {
-            info.name: np.ascontiguousarray(point, dtype=info.dtype).reshape(info.shape)
-            for info, point in zip(self._inputs, points, strict=True)
-        }
+        feed = {}
+        for info, point in zip(self._inputs, points, strict=True):
+            array = np.ascontiguousarray(point, dtype=info.dtype)
+            if array.size != int(np.prod(info.shape, dtype=np.int64)):
+                raise ReplayError(
+                    f"{self._label}: input {info.name} takes shape {list(info.shape)}, not {list(array.shape)}."
+                )
+            feed[info.name] = array.reshape(info.shape)
         try:
             return tuple(np.asarray(value) for value in session.run(None, feed))
         except _failures() as error:

@@ -58,9 +58,13 @@ class _Work:
         for index in range(len(self.nodes)):
             node = self.nodes[index]
             self.nodes[index] = replace(node, inputs=tuple(self.alias[source] for source in node.inputs))
-            for _ in range(_MOST_ROUNDS):
-                if not any(self._apply(rule, index) for rule in self.rules):
-                    break
+            self.settle(index)
+
+    def settle(self, index: int) -> None:
+        """Apply rules to a node until none applies."""
+        for _ in range(_MOST_ROUNDS):
+            if not any(self._apply(rule, index) for rule in self.rules):
+                break
 
     def _apply(self, rule: Rule, index: int) -> bool:
         """Try a rule on a node: it answers a new node, the index of an equal node, or None."""
@@ -358,6 +362,22 @@ def _scale_below_reshape(work: _Work, node: Node) -> Node | int | None:
     return replace(earlier, name=node.name, inputs=(source,), shape=node.shape, params=MappingProxyType(moved))
 
 
+def _scale_above_reshape(work: _Work, node: Node) -> Node | int | None:
+    """Scale of a reshaped vector out of a dense layer becomes part of that layer."""
+    if node.op != "Scale":
+        return None
+    view = work.producer(node, "Reshape")
+    layer = None if view is None else work.producer(view, "Linear")
+    if view is None or layer is None or layer.size != layer.shape[-1] or view.shape != node.shape:
+        return None
+    full = {key: np.broadcast_to(array, node.shape).reshape(layer.shape) for key, array in node.params.items()}
+    source = node.inputs[0]
+    # The Reshape is read by this node only, so its place is free for the Scale.
+    work.nodes[source] = replace(node, inputs=view.inputs, shape=layer.shape, params=MappingProxyType(full))
+    work.settle(source)
+    return replace(view, name=node.name, inputs=(source,))
+
+
 def _linear_of_linear(work: _Work, node: Node) -> Node | int | None:
     """Two dense layers with nothing between them, where one is not more work than both."""
     if node.op != "Linear":
@@ -415,6 +435,7 @@ _FOLDING: tuple[Rule, ...] = (
     _scale_of_scale,
     _scale_after_layer,
     _scale_before_layer,
+    _scale_above_reshape,
     _scale_below_reshape,
     _linear_of_linear,
     _add_of_linears,

@@ -1,0 +1,141 @@
+"""Simplification keeps what a graph computes and removes what it can."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from boundsmith.verify.load.evaluate import evaluate
+from boundsmith.verify.load.onnx_import import import_model
+from boundsmith.verify.load.onnx_reader import parse_model
+from boundsmith.verify.load.simplify import simplify
+from onnx import NodeProto, helper
+
+from .models import model_of
+
+F = np.float32
+
+
+def normal(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape) + 3).normal(size=shape).astype(F)
+
+
+def operators_after(
+    nodes: list[NodeProto], shape: list[int], weights: dict[str, np.ndarray], fold: bool = True
+) -> Counter[str]:
+    """Operators of the simplified graph, after checking that it equals the original at random points."""
+    imported = import_model(parse_model(model_of(nodes, {"x": shape}, ["y"], weights), "test"), "test")
+    simple = simplify(imported.graph, fold)
+    points = np.random.default_rng(0).normal(size=(5, *shape)).astype(F)
+    before, after = evaluate(imported.graph, [points]), evaluate(simple, [points])
+    np.testing.assert_allclose(after[0], before[0], rtol=1e-4, atol=1e-5)
+    assert len(simple.nodes) <= len(imported.graph.nodes)
+    counts = Counter(node.op for node in simple.nodes)
+    assert counts.pop("Input") == 1
+    return counts
+
+
+def node(op: str, inputs: str, output: str, **attributes: object) -> NodeProto:
+    return helper.make_node(op, inputs.split(), [output], **attributes)
+
+
+STATISTICS = {"s": normal(4), "t": normal(4), "m": normal(4), "v": normal(4) ** 2 + 0.5}
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_normalisation_after_convolutions(groups: int) -> None:
+    for op, weight in (("Conv", normal(4, 4 // groups, 3, 3)), ("ConvTranspose", normal(4, 4 // groups, 3, 3))):
+        nodes = [node(op, "x w", "a", group=groups, pads=[1, 1, 1, 1]), node("BatchNormalization", "a s t m v", "y")]
+        assert operators_after(nodes, [1, 4, 5, 5], {"w": weight, **STATISTICS}) == {op: 1}
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_normalisation_before_a_convolution(groups: int) -> None:
+    nodes = [node("BatchNormalization", "x s t m v", "a"), node("Conv", "a w", "y", group=groups)]
+    weights = {"w": normal(6, 4 // groups, 3, 3), **STATISTICS}
+    assert operators_after(nodes, [1, 4, 5, 5], weights) == {"Conv": 1}
+    nodes = [node("BatchNormalization", "x s t m v", "a"), node("Conv", "a w", "y", group=groups, pads=[1, 1, 1, 1])]
+    assert operators_after(nodes, [1, 4, 5, 5], weights) == {"Scale": 1, "Conv": 1}
+
+
+def test_scaling_around_dense_layers() -> None:
+    nodes = [
+        node("Sub", "x t", "a"),
+        node("Div", "a s", "b"),
+        node("Flatten", "b", "c"),
+        node("MatMul", "c w", "d"),
+        node("Add", "d u", "e"),
+        node("Mul", "e k", "f"),
+        node("Neg", "f", "y"),
+    ]
+    weights = {"t": normal(1, 2, 2), "s": normal(1), "w": normal(4, 3), "u": normal(3), "k": normal(3)}
+    assert operators_after(nodes, [1, 2, 2], weights) == {"Reshape": 1, "Linear": 1}
+
+
+def test_channel_normalisation_of_a_reshaped_vector() -> None:
+    nodes = [
+        node("Gemm", "x w", "a"),
+        node("Reshape", "a r", "b"),
+        node("BatchNormalization", "b s t m v", "y"),
+    ]
+    weights = {"w": normal(3, 16), "r": np.asarray([1, 4, 2, 2]), **STATISTICS}
+    assert operators_after(nodes, [1, 3], weights) == {"Linear": 1, "Reshape": 1}
+
+
+def test_adjacent_and_parallel_dense_layers_merge() -> None:
+    nodes = [
+        node("Gemm", "x w b", "a"),
+        node("Gemm", "a v", "c"),
+        node("Gemm", "x u b", "d"),
+        node("Sub", "c d", "e"),
+        node("Relu", "e", "y"),
+    ]
+    weights = {"w": normal(3, 4), "b": normal(4), "v": normal(4, 4), "u": normal(3, 4)}
+    assert operators_after(nodes, [1, 3], weights) == {"Linear": 1, "Relu": 1}
+
+
+def test_an_expanding_product_of_dense_layers_is_kept() -> None:
+    nodes = [node("MatMul", "x w", "a"), node("MatMul", "a v", "y")]
+    assert operators_after(nodes, [1, 100], {"w": normal(100, 2), "v": normal(2, 100)}) == {"Linear": 2}
+
+
+def test_a_layer_with_two_readers_stays_for_both() -> None:
+    nodes = [node("MatMul", "x w", "a"), node("Relu", "a", "b"), node("Mul", "a k", "c"), node("Add", "b c", "y")]
+    weights = {"w": normal(3, 4), "k": normal(4)}
+    assert operators_after(nodes, [1, 3], weights) == {"Linear": 1, "Relu": 1, "Scale": 1, "Add": 1}
+
+
+def test_moves_compose_and_cancel() -> None:
+    nodes = [
+        node("Transpose", "x", "a", perm=[0, 2, 1]),
+        node("Transpose", "a", "b", perm=[0, 2, 1]),
+        node("Reshape", "b r", "c"),
+        node("Slice", "c zero three", "d"),
+        node("Gather", "d picks", "e", axis=0),
+        node("Relu", "e", "y"),
+    ]
+    weights = {"r": np.asarray([6]), "zero": np.asarray([0]), "three": np.asarray([3]), "picks": np.asarray([2, 0])}
+    assert operators_after(nodes, [1, 2, 3], weights) == {"Take": 1, "Relu": 1}
+
+
+def test_sums_of_sums_and_gates() -> None:
+    nodes = [
+        node("Sigmoid", "x", "g"),
+        node("Mul", "x g", "a"),
+        node("Relu", "x", "b"),
+        node("Sub", "a b", "c"),
+        node("Sin", "x", "d"),
+        node("Sub", "d c", "y"),
+    ]
+    assert operators_after(nodes, [2, 3], {}) == {"Silu": 1, "Relu": 1, "Sin": 1, "Add": 1}
+
+
+def test_without_folding_parameters_stay() -> None:
+    nodes = [node("MatMul", "x w", "a"), node("Add", "a b", "c"), node("Identity", "c", "y")]
+    assert operators_after(nodes, [1, 3], {"w": normal(3, 4), "b": normal(4)}, fold=False) == {"Linear": 1, "Scale": 1}
+
+
+def test_dead_and_neutral_nodes_go() -> None:
+    nodes = [node("Mul", "x one", "a"), node("Add", "a zero", "b"), node("Sin", "x", "unused"), node("Relu", "b", "y")]
+    assert operators_after(nodes, [2], {"one": np.ones(2, F), "zero": np.zeros(1, F)}) == {"Relu": 1}
