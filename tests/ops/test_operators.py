@@ -24,7 +24,7 @@ BATCH = 24
 cases = pytest.mark.parametrize("case", CASES, ids=label)
 relaxed_cases = pytest.mark.parametrize("case", RELAXED, ids=label)
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
-few = settings(max_examples=12, deadline=None)
+few = settings(max_examples=8, deadline=None)
 
 
 def to_torch(x: np.ndarray) -> Any:
@@ -260,7 +260,7 @@ def test_lines_enclose_the_function(case: Case, dtype: Any, seed: int, kind: int
 
 
 @relaxed_cases
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     ends=st.lists(st.tuples(*[st.floats(-1e6, 1e6, width=32)] * 2), min_size=6, max_size=6),
     slope=st.one_of(st.none(), st.floats(0, 1, width=32)),

@@ -1,6 +1,6 @@
 """Convolution and its transpose, over one, two or three spatial axes, for numpy arrays and torch tensors.
 
-The map is the one ONNX calls `Conv`, without its bias: ``x`` ``[M, C, *spatial]``, ``weight`` ``[O, C/groups, *kernel]``,
+The map is ONNX's `Conv` without its bias: ``x`` ``[M, C, *spatial]``, ``weight`` ``[O, C/groups, *kernel]``,
 ``pads`` in ONNX order (all begins, then all ends), result ``[M, O, *out]``. `convolve_adjoint` is its exact transpose,
 which is also ONNX's `ConvTranspose`. numpy goes through patches and one matrix product; torch (imported on first use)
 through its own kernels.
@@ -9,15 +9,17 @@ through its own kernels.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..graph import Array
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-PATCH_BYTES = 32 << 20
+    from ..graph import Array
+
+PATCH_BYTES = 2 << 20
 """Patches of this many bytes are made at a time: more would leave the cache, fewer would make the products small."""
 
 
@@ -119,14 +121,18 @@ def _adjoint_numpy(a: np.ndarray, weight: np.ndarray, spatial: tuple[int, ...], 
     groups, area, taps = window.groups, math.prod(out), _taps(kernel)
     channels = group_channels * groups
     matrix = weight.reshape(groups, outputs // groups, group_channels * len(taps)).transpose(0, 2, 1)
-    result = np.zeros((count, channels, *window.padded(spatial)), dtype=np.result_type(a, weight))
+    result = np.empty((count, channels, *spatial), dtype=np.result_type(a, weight))
     step = _chunk(count, channels * len(taps) * area * a.itemsize)
     for start in range(0, count, step):
-        part = a[start : start + step].reshape(-1, groups, outputs // groups, area)
-        patches = np.matmul(matrix, part).reshape(part.shape[0], channels, len(taps), *out)
+        # Channels first: one large product for all images of the chunk.
+        part = np.ascontiguousarray(a[start : start + step].swapaxes(0, 1))
+        columns = part.reshape(groups, outputs // groups, part.shape[1] * area)
+        patches = np.matmul(matrix, columns).reshape(channels, len(taps), part.shape[1], *out)
+        total = np.zeros((channels, part.shape[1], *window.padded(spatial)), dtype=result.dtype)
         for position, tap in enumerate(taps):
-            result[(slice(start, start + step), slice(None), *_tap_slices(tap, out, window))] += patches[:, :, position]
-    return result[_inside(spatial, window)] if any(window.pads) else result
+            total[(slice(None), slice(None), *_tap_slices(tap, out, window))] += patches[:, position]
+        result[start : start + step] = total[_inside(spatial, window)].swapaxes(0, 1)
+    return result
 
 
 # --- torch -----------------------------------------------------------------------------------------------------------

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from array_api_compat import array_namespace
 
-from ..graph import Array, Node
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..graph import Array, Node
 
 quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
 """Decorator: infinities are legitimate here, so numpy must not warn about the intermediate NaN that are replaced."""

@@ -150,8 +150,8 @@ def _gather_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
         return _gather(node, [low, first]), _gather(node, [high, first])
     extents, count, rest = _gather_layout(node)
     data = (low.reshape(-1, count, rest), high.reshape(-1, count, rest))
-    bounds = tuple(end.reshape(end.shape[0], -1, len(extents)) for end in (first, last))
-    hulls = [_hull(xp, _possible_positions(*bounds, place, extents), data) for place in range(bounds[0].shape[1])]
+    first, last = (end.reshape(end.shape[0], -1, len(extents)) for end in (first, last))
+    hulls = [_hull(xp, _possible_positions(first, last, place, extents), data) for place in range(first.shape[1])]
     return tuple(xp.stack(ends, axis=1).reshape(-1, *node.shape) for ends in zip(*hulls, strict=True))
 
 

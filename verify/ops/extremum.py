@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from functools import reduce
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from array_api_compat import array_namespace
 
 from ..graph import Array, Node
 from .arrays import quiet, same_batch, smallest, unit_roundoff
 from .rule import Interval, Lines, OpRule
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 Plane = tuple[tuple[Array, ...], Array]
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..graph import Array
+if TYPE_CHECKING:
+    from ..graph import Array
 
 
 def sigmoid(xp: Any, x: Array) -> Array:

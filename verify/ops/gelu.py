@@ -7,19 +7,22 @@ Each is ``x / 2`` plus an even function, concave on its left tail ``x < -bend``,
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from array_api_compat import array_namespace
 
-from ..graph import Array, Node
 from .arrays import quiet, unit_roundoff
 from .functions import erf, normal_density, sigmoid
 from .lines import Line, better_above, chord_slope, line_above, line_below, unary_relaxation
 from .rule import Interval, OpRule
 from .smooth import Curve, touching_point
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ..graph import Array, Node
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ def _above_leaning(xp: Any, unit: _Gated, lower: Array, upper: Array, slope: Arr
     bulges = (lower < -bend) & (slope_lower > chord)
     tail_end = xp.minimum(upper, xp.maximum(lower, xp.full_like(lower, -bend)))
     all_tail = upper <= -bend
-    last = xp.where(all_tail, upper, touching_point(xp, unit.curve, upper, lower, tail_end, -1.0))
+    last = xp.where(all_tail, upper, touching_point(xp, unit.curve, upper, lower, tail_end, -1.0, bulges))
     if slope is None:
         touch = xp.minimum(last, 0.5 * (lower + upper))
     else:
@@ -130,7 +133,7 @@ def _below_leaning(xp: Any, unit: _Gated, lower: Array, upper: Array, slope: Arr
     use_chord = (upper <= -bend) | (tail & (upper <= bend) & (slope_upper <= chord))
     first = xp.maximum(lower, xp.full_like(lower, -bend))
     last = xp.maximum(first, xp.minimum(upper, xp.full_like(upper, bend)))
-    first_touch = xp.where(tail, touching_point(xp, unit.curve, lower, first, last, -1.0), lower)
+    first_touch = xp.where(tail, touching_point(xp, unit.curve, lower, first, last, -1.0, tail & ~use_chord), lower)
     last_touch = xp.where(upper > bend, xp.maximum(first_touch, xp.zeros_like(upper)), upper)
     if slope is None:
         touch = xp.minimum(xp.maximum(0.5 * (lower + upper), first_touch), last_touch)
@@ -151,7 +154,8 @@ def _gated_vjp(node: Node, xs: Sequence[Array], y: Array, gradient: Array) -> tu
 
 
 def _hard_swish(node: Node, xs: Sequence[Array]) -> Array:
-    return xs[0] * (xs[0] / 6.0 + 0.5).clip(0.0, 1.0)
+    # x + 3 is exact near the kink, where x / 6 + 1/2 would cancel.
+    return xs[0] * ((xs[0] + 3.0) / 6.0).clip(0.0, 1.0)
 
 
 @quiet

@@ -12,14 +12,16 @@ afterwards, which also keeps NaN out of the gradients.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from array_api_compat import array_namespace
 
 from ..graph import Array, Node
 from .arrays import quiet, smallest, surely_finite, unit_roundoff
 from .rule import Interval, Lines, Relax
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 Line = tuple[Array, Array]
 """Slope and intercept, each ``[B, *shape]``."""

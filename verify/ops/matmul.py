@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from array_api_compat import array_namespace
 
-from ..graph import Array, Node
 from .arrays import bound_by_constants, defined, four_corners, inner, parameter, quiet, surely_finite
 from .linear import centre_radius_interval, no_bias
 from .rule import Interval, LinearRule, OpRule
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ..graph import Array, Node
 
 BLOCK_ENTRIES = 1 << 22
 """The interval product forms this many single products at a time."""

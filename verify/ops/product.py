@@ -5,9 +5,8 @@ Reference for the planes: McCormick, "Computability of global solutions to facto
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from array_api_compat import array_namespace
 
@@ -15,8 +14,12 @@ from ..errors import UndefinedOnRegion
 from ..graph import Array, Node
 from .arrays import four_corners, quiet, same_batch, smallest, surely_finite, unit_roundoff
 from .convex import reciprocal_lines
-from .lines import Line
 from .rule import Interval, Lines, OpRule
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from .lines import Line
 
 Plane = tuple[tuple[Array, ...], Array]
 """Slopes, one an input, and intercept."""

@@ -7,18 +7,14 @@ Activation Functions" (CROWN), 2018.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from array_api_compat import array_namespace
 
-from ..graph import Array, Node
 from .arrays import parameter, product, quiet, smallest, surely_finite, unit_roundoff
 from .lines import (
     Line,
-    better_above,
-    better_below,
     chord_slope,
     line_above,
     line_below,
@@ -26,6 +22,11 @@ from .lines import (
     unary_relaxation,
 )
 from .rule import Interval, Lines, OpRule
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ..graph import Array, Node
 
 # --- ReLU ------------------------------------------------------------------------------------------------------------
 
@@ -150,18 +151,18 @@ def _clip_lines(xp: Any, node: Node, lower: Array, upper: Array, slope: Array | 
     at_lower, at_first, at_second, at_upper = (y for _, y in points)
     steep_above = chord_slope(xp, lower, second, at_lower, at_second)
     steep_below = chord_slope(xp, first, upper, at_first, at_upper)
-    centre = 0.5 * (lower + upper)
-    lines = []
-    for steep, turns, line_on, better in (
-        (steep_below, lower < least, line_below, better_below),
-        (steep_above, upper > most, line_above, better_above),
-    ):
-        if slope is None:
-            steepest = line_on(xp, steep, lower, upper, *points)
-            flat = line_on(xp, xp.where(turns, 0.0, steep), lower, upper, *points)
-            lines.append(better(xp, steepest, flat, centre))
-        else:
-            lines.append(line_on(xp, xp.where(turns, slope * steep, steep), lower, upper, *points))
+    if slope is None:
+        # The envelope at the centre: the line between the shared end and the far kink, or the flat part beyond it.
+        centre = 0.5 * (lower + upper)
+        steep_below = xp.where(centre < first, 0.0, steep_below)
+        steep_above = xp.where(centre > second, 0.0, steep_above)
+    else:
+        steep_below = xp.where(lower < least, slope * steep_below, steep_below)
+        steep_above = xp.where(upper > most, slope * steep_above, steep_above)
+    lines = (
+        line_below(xp, steep_below, lower, upper, *points),
+        line_above(xp, steep_above, lower, upper, *points),
+    )
     inside = (lower >= least) & (upper <= most)
     below, above = ((xp.where(inside, 1.0, k), xp.where(inside, 0.0, c)) for k, c in lines)
     return below, above

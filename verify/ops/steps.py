@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from array_api_compat import array_namespace
 
-from ..graph import Array, Node
 from .arrays import smallest, unit_roundoff
 from .lines import Line, better_above, better_below, mixed, unary_relaxation
 from .rule import Interval, OpRule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from ..graph import Array, Node
 
 Lines2 = tuple[Line, Line]
 

@@ -12,7 +12,8 @@ How to add an operator
    build its lines with the helpers of ``lines.py`` (choose any slope, let the intercept be the extremum of
    ``f(x) - slope * x``), wrapped in ``unary_relaxation``, which takes care of infinite ends. Any other nonlinear one
    states ``backward`` and ``vjp``. What the operator cannot do stays ``None``.
-4. Add a case to ``tests/ops/operator_cases.py``. The property tests run over the whole table and fail for a row without a case.
+4. Add a case to ``tests/ops/operator_cases.py``. The property tests run over the whole table and fail for a row without
+   a case.
 5. Let an importer produce it (``verify/load``).
 
 Functions are generic over numpy and torch, float32 and float64, pure, and differentiable for torch.
@@ -20,12 +21,16 @@ Functions are generic over numpy and torch, float32 and float64, pure, and diffe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from ..errors import UnsupportedError
 from . import conv, convex, dynamic, extremum, gelu, linear, matmul, product, relu_like, smooth, steps, take, wave
-from .rule import OpRule
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .rule import OpRule
 
 OPERATORS: Mapping[str, OpRule] = MappingProxyType(
     {

@@ -7,15 +7,19 @@ operator.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 from array_api_compat import array_namespace
 
-from ..graph import Array, Node
 from .arrays import index_parameter, zeros_like_shape
 from .rule import Interval, LinearRule, OpRule
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ..graph import Array, Node
 
 
 def _fill(node: Node) -> float:
@@ -56,16 +60,17 @@ def _scatter_add_numpy(a: np.ndarray, indices: np.ndarray, size: int) -> np.ndar
     if start is not None:
         result[:, start : start + indices.size] = a
         return result
+    source = np.full(size + 1, -1)
+    source[indices] = np.arange(indices.size)  # index -1 falls on the extra entry
+    hit = source[:size] >= 0
+    if np.count_nonzero(hit) == np.count_nonzero(indices >= 0):
+        if hit.all():
+            return a.take(source[:size], axis=1)
+        return np.where(hit, a.take(source[:size].clip(0), axis=1), a.dtype.type(0))
     order = np.argsort(indices, kind="stable")
     order = order[np.searchsorted(indices[order], 0) :]
-    if not order.size:
-        return result
-    sorted_indices = indices[order]
-    firsts = np.flatnonzero(np.diff(sorted_indices, prepend=-1))
-    if firsts.size == order.size:
-        result[:, sorted_indices] = a[:, order]
-    else:
-        result[:, sorted_indices[firsts]] = np.add.reduceat(a[:, order], firsts, axis=1)
+    firsts = np.flatnonzero(np.diff(indices[order], prepend=-1))
+    result[:, hit] = np.add.reduceat(a.take(order, axis=1), firsts, axis=1)
     return result
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from array_api_compat import array_namespace
 
 from ..errors import UndefinedOnRegion
-from ..graph import Array, Node
 from .arrays import quiet, unit_roundoff
 from .functions import constant
 from .lines import Line, mirrored, point_in, unary_relaxation
 from .rule import Interval, OpRule
 from .smooth import bent_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from ..graph import Array, Node
 
 PERIOD = 2.0 * math.pi
 SLOPE_STEPS = 14
