@@ -212,11 +212,11 @@ class GraphBuilder:
 
     def scale(self, x: Variable, scale: Array | None = None, shift: Array | None = None) -> Variable:
         """``x * scale + shift``, with `x` and the arrays broadcast against each other."""
-        operands = [array for array in (scale, shift) if array is not None]
-        shape = np.broadcast_shapes(x.shape, *(tuple(array.shape) for array in operands))
-        whole = x.integral and all(_is_whole(array) for array in operands)
+        operands = {key: array for key, array in (("scale", scale), ("shift", shift)) if array is not None}
+        shape = np.broadcast_shapes(x.shape, *(tuple(array.shape) for array in operands.values()))
         x = self.broadcast(x, shape)
-        params = {key: self.real(array) for key, array in (("scale", scale), ("shift", shift)) if array is not None}
+        params = {key: self.real(array) for key, array in operands.items() if not _is_neutral(key, array)}
+        whole = x.integral and all(_is_whole(array) for array in operands.values())
         return self.add("Scale", (x,), shape, params, integral=whole) if params else x
 
     def real(self, array: Array) -> Array:
@@ -295,6 +295,11 @@ class GraphBuilder:
 def is_finite(array: np.ndarray) -> bool:
     """Whether all values are finite; no temporary of the array's size unless one may not be."""
     return bool(np.isfinite(array.sum())) or bool(np.isfinite(array).all())
+
+
+def _is_neutral(role: str, array: Array) -> bool:
+    """Whether scaling by, or shifting by, an array changes nothing."""
+    return isinstance(array, np.ndarray) and bool(np.all(array == (1 if role == "scale" else 0)))
 
 
 def _is_whole(array: Array) -> bool:

@@ -7,13 +7,14 @@ few units of rounding moves our own output across the reference's.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from ..errors import LoadError
 from .evaluate import evaluate
 from .onnx_import import Imported, TensorInfo, import_model
+from .onnx_reader import parse_model, runnable
 from .runtime import ReplayError, Runtime
 
 if TYPE_CHECKING:
@@ -170,11 +171,12 @@ def _difference(ours: Sequence[np.ndarray], reference: Sequence[np.ndarray]) -> 
     return "at some outputs"
 
 
-def first_difference(model: Any, label: str, point: Points, threads: int = 1) -> str:
-    """Name the first operator of an ONNX `model` whose result differs from onnxruntime's at a point ``[1, *shape]``.
+def first_difference(content: bytes, label: str, point: Points) -> str:
+    """Name the first operator of an ONNX file whose result differs from onnxruntime's at a point ``[1, *shape]``.
 
     The model is run again with every intermediate tensor as an output, and imported again without simplification.
     """
+    model = parse_model(content, label)
     imported = import_model(model, label)
     names = [name for node in model.graph.node for name in node.output if name in imported.values]
     exposed = type(model)()
@@ -185,7 +187,7 @@ def first_difference(model: Any, label: str, point: Points, threads: int = 1) ->
             exposed.graph.output.add().name = name
     order = [info.name for info in exposed.graph.output]
     try:
-        runtime = Runtime(exposed.SerializeToString(), imported.inputs, label, threads)
+        runtime = Runtime(runnable(exposed, exposed.SerializeToString()), imported.inputs, label)
         reference = dict(zip(order, runtime.run(*(array[0] for array in point)), strict=True))
     except ReplayError:
         return "at some outputs (onnxruntime does not run with all intermediate results exposed)"

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import LoadError
-from .crosscheck import Reference, crosscheck, first_difference, sample_points
+from .crosscheck import Points, Reference, crosscheck, first_difference, sample_points
 from .onnx_import import TensorInfo, import_model
 from .onnx_reader import parse_model, read_bytes, runnable
 from .runtime import Runtime
 from .simplify import simplify
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from ..graph import Graph
 
@@ -116,7 +116,6 @@ def _load_onnx(
 ) -> Network:
     model = parse_model(content, label)
     imported = import_model(model, label)
-    runtime = Runtime(runnable(model, content), imported.inputs, label, threads)
     network = Network(
         graph=simplify(imported.graph),
         inputs=imported.inputs,
@@ -124,17 +123,18 @@ def _load_onnx(
         source=label,
         operator_counts=imported.operator_counts,
         model=content,
-        runtime=runtime,
+        runtime=Runtime(runnable(model, content), imported.inputs, label, threads),
     )
-    del imported
+    # The message and the unsimplified weights of a large network would otherwise stay while onnxruntime makes its copy.
+    del model, imported
     if check:
-        check_network(network, partial(first_difference, model, label), lower, upper)
+        check_network(network, partial(first_difference, content, label), lower, upper)
     return network
 
 
 def check_network(
     network: Network,
-    blame: Any = None,
+    blame: Callable[[Points], str] | None = None,
     lower: np.ndarray | None = None,
     upper: np.ndarray | None = None,
 ) -> None:
