@@ -1,1 +1,57 @@
-"""Verification of neural networks: loading, bounds, attack, search."""
+"""Verification of neural networks: loading, bounds, attack, search.
+
+The public API; everything is imported on first use, so that importing the package costs nothing:
+
+    load(source, example_input=None) -> Network        an ONNX file or a torch module, checked against its own runtime
+    verify(network, query, timeout=...) -> Result      decide a VNN-LIB file or a `Property`
+    bounds(network, center, radius, method="crown")    output bounds, differentiable on torch tensors
+    Verdict, Result, Witness, Options
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .api import verify
+    from .bounds.api import bounds
+    from .load import Network, load
+    from .result import Result, Verdict, Witness
+    from .strategy import Options
+
+_HOMES = {
+    "Network": ".load",
+    "Options": ".strategy",
+    "Result": ".result",
+    "Verdict": ".result",
+    "Witness": ".result",
+    "bounds": ".bounds.api",
+    "load": ".load",
+    "verify": ".api",
+}
+
+__all__ = ["Network", "Options", "Result", "Verdict", "Witness", "bounds", "load", "verify"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
+
+
+class _Api(ModuleType):
+    """Keeps `load` and `bounds` functions: importing the folders of these names would put modules in their place."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Api

@@ -137,6 +137,21 @@ def join(property: Property, graphs: Mapping[str, Graph]) -> Problem:
     return Problem(graph, _groups(property), property.output_count, property)
 
 
+def flatten(graph: Graph) -> Graph:
+    """The same network with one flat input (all inputs in order) and one flat output (all outputs in order)."""
+    build = _Builder()
+    sizes = [graph.nodes[index].size for index in graph.inputs]
+    whole = build.add("input", "Input", (), (sum(sizes),))
+    ends = np.cumsum(sizes)
+    sources = [
+        build.take(f"input {k}", whole, np.arange(end - size, end)) for k, (size, end) in enumerate(zip(sizes, ends, strict=True))
+    ]
+    outputs = _append(build, graph, sources, "")
+    size = sum(build.nodes[index].size for index in outputs)
+    result = outputs[0] if len(outputs) == 1 else build.add("output", "Concat", outputs, (size,), attributes={"axis": 0})
+    return Graph(tuple(build.nodes), (whole,), (result,))
+
+
 def _check_sizes(property: Property, name: str, graph: Graph, inputs: list[int], outputs: list[int]) -> None:
     for kind, declared, nodes in (("input", inputs, graph.inputs), ("output", outputs, graph.outputs)):
         actual = [graph.nodes[index].size for index in nodes]

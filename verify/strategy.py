@@ -159,7 +159,8 @@ class _Setting:
     def root(self) -> Domains:
         """Every group's box as an open domain."""
         groups = self.backend.array(np.arange(self.lower.shape[0]))
-        return Domains(self.lower, self.upper, groups, self.rows.clauses, {})
+        unknown = self.backend.array(np.full(self.lower.shape[0], -np.inf))
+        return Domains(self.lower, self.upper, groups, self.rows.clauses, unknown, {})
 
 
 def _decide(property: Property, networks: Mapping[str, Network], options: Options, deadline: Deadline, log: _Log) -> Result:
@@ -333,7 +334,7 @@ class _Run:
         pool = Pool()
         for part in stuck:
             lower, upper = (double.backend.array(to_numpy(end).astype(np.float64)) for end in (part.lower, part.upper))
-            pool.push(Domains(lower, upper, part.group, part.active, {}))
+            pool.push(Domains(lower, upper, part.group, part.active, double.backend.array(to_numpy(part.margin)), {}))
         report = self._stretch(double, pool, self.deadline)
         if report.witness is not None:
             return Verdict.SAT, report.witness
@@ -351,8 +352,6 @@ class _Run:
         self.log.phase("bounds" if self._one_pass_only() else "input split", started, report.visited)
         for name, amount in (("domains", report.visited), ("splits", report.splits), ("halvings", report.halvings)):
             self.log.count(name, amount)
-        bound = report.best_bound
-        if np.isfinite(bound):
-            known = self.log.best_bound
-            self.log.best_bound = bound if known is None else min(known, bound)
+        left = min([pool.margin, *(float(part.margin.min()) for part in report.stuck)])
+        self.log.best_bound = left if np.isfinite(left) else None
         return report

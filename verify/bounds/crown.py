@@ -12,16 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 from array_api_compat import array_namespace
 
+from ..arrays import options_like
 from ..budget import NEVER, Deadline, MemoryBudget
 from ..graph import Array
 from ..kernels.relaxation import Step, backward_step
 from ..ops import rule
-from ..ops.arrays import zeros_like_shape
+from ..ops.arrays import as_like, zeros_like_shape
 from ..ops.rule import Interval, Lines
 from .interval import intersect, node_interval, rounding
 from .plan import Plan, Target
@@ -157,8 +156,7 @@ def _through(state: Relaxed, position: int, a: Array, index: Array | None) -> tu
         bias = operator.linear.bias(node)
         part = None
         if bias is not None:
-            like: dict[str, Any] = {} if isinstance(a, np.ndarray) else {"device": a.device}
-            vector = array_namespace(a).asarray(bias, dtype=a.dtype, **like).reshape(-1)
+            vector = as_like(bias, a).reshape(-1)
             part = (a.reshape(batch * rows, -1) @ vector).reshape(batch, rows)
         pieces = operator.linear.adjoint(node, a.reshape(batch * rows, *node.shape)) if node.inputs else ()
         return tuple(piece.reshape(batch, rows, *piece.shape[1:]) for piece in pieces), part
@@ -290,19 +288,17 @@ def _seed(state: Relaxed, target: int, entries: Array) -> tuple[int, Array, Arra
     nodes = state.plan.graph.nodes
     node = nodes[target]
     xp = array_namespace(state.lower)
-    like: dict[str, Any] = {} if isinstance(state.lower, np.ndarray) else {"device": state.lower.device}
     count = entries.shape[0]
-    dtype = state.lower.dtype
     if node.op == "Linear" and node.size == node.shape[-1]:
-        weight = xp.asarray(node.params["weight"], dtype=dtype, **like)
+        weight = as_like(node.params["weight"], state.lower)
         shape = nodes[node.inputs[0]].shape
-        constant = xp.zeros(count, dtype=dtype, **like)
+        constant = zeros_like_shape((count,), state.lower)
         if "bias" in node.params:
-            constant = xp.asarray(node.params["bias"], dtype=dtype, **like)[entries]
+            constant = as_like(node.params["bias"], state.lower)[entries]
         return node.inputs[0], weight[entries].reshape(count, *shape), constant
-    rows = xp.zeros((count, node.size), dtype=dtype, **like)
-    rows[xp.arange(count, **like), entries] = 1
-    return target, rows.reshape(count, *node.shape), xp.zeros(count, dtype=dtype, **like)
+    rows = zeros_like_shape((count, node.size), state.lower)
+    rows[xp.arange(count, **options_like(state.lower)), entries] = 1
+    return target, rows.reshape(count, *node.shape), zeros_like_shape((count,), state.lower)
 
 
 def row_bounds(

@@ -2,7 +2,7 @@
 
 An affine operator is bounded in centre/radius form, ``M c + b -+ |M| r`` (Gowal et al. 2018, "On the Effectiveness of Interval
 Bound Propagation"). Floating-point evaluation of ``M c + b`` is off by at most about ``u (|M| |c| + |b|)`` times a small factor; that term
-is added to the radius by using ``r + g |c|`` in place of ``r``, so it costs no further product.
+is added to the radius by using ``(1 + g) r + g |c|`` in place of ``r``, so it costs no further product.
 """
 
 from __future__ import annotations
@@ -45,12 +45,11 @@ def node_interval(node: Node, operator: OpRule, intervals: Sequence[Interval]) -
     slack = rounding(intervals[0][0])
     centres = [0.5 * (lower + upper) for lower, upper in intervals]
     radii = [
-        0.5 * (upper - lower) + slack * abs(centre) for (lower, upper), centre in zip(intervals, centres, strict=True)
+        (0.5 + slack) * (upper - lower) + slack * abs(centre)
+        for (lower, upper), centre in zip(intervals, centres, strict=True)
     ]
     centre = linear.apply(node, centres)
-    radius = linear.magnitude(node, radii)
-    bias = linear.bias(node)
-    radius = radius + slack * abs(centre) if bias is not None else radius
+    radius = linear.magnitude(node, radii) + slack * abs(centre)
     return centre - radius, centre + radius
 
 

@@ -17,14 +17,18 @@ quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
 """Decorator: infinities are legitimate here, so numpy must not warn about the intermediate NaN that are replaced."""
 
 
+def as_like(value: Array, x: Array) -> Array:
+    """`value` in the library, dtype and device of `x` (no copy where it already is; gradients flow through)."""
+    if isinstance(x, np.ndarray):
+        return np.asarray(value, dtype=x.dtype)
+    if isinstance(value, np.ndarray | float | int):
+        value = array_namespace(x).asarray(value)
+    return value.to(dtype=x.dtype, device=x.device)
+
+
 def parameter(node: Node, key: str, like: Array) -> Array:
     """`node.params[key]` in the library, dtype and device of `like` (no copy where it already is)."""
-    value = node.params[key]
-    if type(value) is type(like) and value.dtype == like.dtype:
-        return value
-    xp = array_namespace(like)
-    device = {} if isinstance(like, np.ndarray) else {"device": like.device}
-    return xp.asarray(value, dtype=like.dtype, **device)
+    return as_like(node.params[key], like)
 
 
 def index_parameter(node: Node, key: str, like: Array) -> Array:

@@ -27,7 +27,7 @@ def clip(lower: Array, upper: Array, coefficients: Array, constant: Array) -> tu
     # Coefficients too small against the row's terms say nothing about their coordinate.
     weight = abs(coefficients)
     usable = weight * (high - low) > rounding(coefficients) * terms[:, :, None]
-    edge = -rest / xp.where(usable, coefficients, 1.0)
+    edge = xp.where(usable, -rest / xp.where(usable, coefficients, 1.0), 0.0)
     slack = rounding(coefficients) * abs(edge)
     new_high = xp.where(usable & (coefficients > 0), xp.minimum(high, edge + slack), high)
     new_low = xp.where(usable & (coefficients < 0), xp.maximum(low, edge - slack), low)

@@ -21,6 +21,7 @@ class Domains:
     lower, upper   ``[N, n]`` in the search's dtype.
     group          ``[N]`` index of the problem's group that the box belongs to.
     active         bool ``[N, K]``: the group's clauses not yet refuted on the box.
+    margin         ``[N]``: the largest proven lower bound of the violation margin on the parent, over its open clauses the smallest.
     inherited      bounds ``[N, size]`` of the plan's targets from the parent, by node index; empty where they are not kept.
     """
 
@@ -28,6 +29,7 @@ class Domains:
     upper: Array
     group: Array
     active: Array
+    margin: Array
     inherited: dict[int, Interval]
 
     def __len__(self) -> int:
@@ -40,6 +42,7 @@ class Domains:
             self.upper[index],
             self.group[index],
             self.active[index],
+            self.margin[index],
             {key: (low[index], high[index]) for key, (low, high) in self.inherited.items()},
         )
 
@@ -59,6 +62,7 @@ def concatenate(parts: Sequence[Domains]) -> Domains:
         join([part.upper for part in parts]),
         join([part.group for part in parts]),
         join([part.active for part in parts]),
+        join([part.margin for part in parts]),
         {
             key: (join([part.inherited[key][0] for part in parts]), join([part.inherited[key][1] for part in parts]))
             for key in sorted(shared)
@@ -74,6 +78,11 @@ class Pool:
 
     def __len__(self) -> int:
         return sum(len(block) for block in self.blocks)
+
+    @property
+    def margin(self) -> float:
+        """The smallest margin bound of all open domains; infinite when there is none."""
+        return min((float(block.margin.min()) for block in self.blocks), default=float("inf"))
 
     def push(self, domains: Domains) -> None:
         """Add a block (empty ones are ignored)."""

@@ -56,7 +56,6 @@ class SplitReport:
     splits: int = 0
     rounds: int = 0
     halvings: int = 0
-    best_bound: float = float("inf")
     stuck: list[Domains] = field(default_factory=list)
     witness: Any = None
 
@@ -121,7 +120,6 @@ def search(
 def _collect(report: SplitReport, pool: Pool, outcomes: Sequence[_Outcome], check: Check) -> bool:
     """Book a round's outcomes; False when a witness ends the search."""
     for outcome in outcomes:
-        report.best_bound = min(report.best_bound, outcome.worst)
         report.splits += len(outcome.children)
         pool.push(outcome.children)
         if len(outcome.stuck):
@@ -151,13 +149,12 @@ def _pieces(domains: Domains, workers: int) -> list[Domains]:
 
 @dataclass(frozen=True, eq=False)
 class _Outcome:
-    """A bounded batch: its open children, boxes that cannot be split, points that look unsafe, the lowest bound met."""
+    """A bounded batch: its open children, boxes that cannot be split, and points that look unsafe with their groups."""
 
     children: Domains
     stuck: Domains
     points: Array
     groups: Array
-    worst: float
 
 
 def _step(
@@ -178,23 +175,28 @@ def _step(
     own = _own_rows(rows, domains.group)
     bound = row_bounds(state, own.rows, own.offsets, memory=memory, deadline=deadline)
     active = domains.active & ~_refuted(bound.lower, own.membership)
-    worst = float(xp.min(_margin(bound.lower, own.membership, active)))
+    margin = _margin(bound.lower, own.membership, active)
     survivors = xp.nonzero(xp.any(active, axis=1))[0]
     if survivors.shape[0] == 0:
         nothing = domains.pick(slice(0, 0))
-        return _Outcome(nothing, nothing, domains.lower[:0], domains.group[:0], worst)
+        return _Outcome(nothing, nothing, domains.lower[:0], domains.group[:0])
     inherited = _targets(plan, state, survivors)
     left = Domains(
-        domains.lower[survivors], domains.upper[survivors], domains.group[survivors], active[survivors], inherited
+        domains.lower[survivors],
+        domains.upper[survivors],
+        domains.group[survivors],
+        active[survivors],
+        margin[survivors],
+        inherited,
     )
     kept = LinearBound(bound.coefficients[survivors], bound.constant[survivors], bound.lower[survivors])
     own = _own_rows(rows, left.group)
     points, groups = _probe(plan, own, left, kept)
     left, kept, own = _clipped(left, kept, own)
     if not len(left):
-        return _Outcome(left, left, points, groups, worst)
+        return _Outcome(left, left, points, groups)
     children, stuck = _split(left, _scores(left, kept, own), 3 if few else 1)
-    return _Outcome(children, stuck, points, groups, worst)
+    return _Outcome(children, stuck, points, groups)
 
 
 def _own_rows(rows: Rows, group: Array) -> Rows:
@@ -268,7 +270,7 @@ def _clipped(domains: Domains, bound: LinearBound, own: Rows) -> tuple[Domains, 
         hull_high = xp.where(open_[:, None], xp.maximum(hull_high, high), hull_high)
     left = xp.stack(active, axis=1)
     index = xp.nonzero(xp.any(left, axis=1))[0]
-    cut = Domains(hull_low, hull_high, domains.group, left, domains.inherited).pick(index)
+    cut = Domains(hull_low, hull_high, domains.group, left, domains.margin, domains.inherited).pick(index)
     kept = LinearBound(bound.coefficients[index], bound.constant[index], bound.lower[index])
     if own.rows.shape[0] > 1:
         own = Rows(own.rows[index], own.offsets[index], own.membership[index], own.clauses[index])
@@ -316,6 +318,6 @@ def _split(domains: Domains, scores: Array, dimensions: int) -> tuple[Domains, D
                 worthwhile = can if worthwhile is None else worthwhile & can
             else:
                 high[boxes, axis] = xp.where(can, point, high[boxes, axis])
-        child = Domains(low, high, parents.group, parents.active, parents.inherited)
+        child = Domains(low, high, parents.group, parents.active, parents.margin, parents.inherited)
         children.append(child if worthwhile is None else child.pick(xp.nonzero(worthwhile)[0]))
     return concatenate(children), stuck

@@ -1,0 +1,236 @@
+"""Bounds: samples lie inside, tighter methods are tighter, batches equal singles, dtypes and libraries agree."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from boundsmith.verify.arrays import Backend
+from boundsmith.verify.bounds.api import bounds, bounds_of
+from boundsmith.verify.bounds.crown import relax, row_bounds
+from boundsmith.verify.bounds.forward import forward_bounds
+from boundsmith.verify.bounds.interval import interval_bounds
+from boundsmith.verify.bounds.plan import make_plan
+from boundsmith.verify.budget import Deadline, MemoryBudget, TimeUp
+from boundsmith.verify.errors import UnsupportedError
+from boundsmith.verify.load.evaluate import evaluate, output_vector
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.networks import dense, pooled, residual, samples
+
+GRAPHS = {
+    "dense": lambda seed: dense((3, 8, 8, 4), seed),
+    "sigmoid": lambda seed: dense((3, 6, 6, 2), seed, "Sigmoid", scale=3.0),
+    "sine": lambda seed: dense((3, 6, 6, 2), seed, "Sin", scale=3.0),
+    "residual": lambda seed: residual(seed),
+    "pooled": lambda seed: pooled(seed),
+}
+METHODS = ("ibp", "crown-ibp", "crown", "forward")
+
+
+def boxes(graph, count, seed, largest=1.0):
+    rng = np.random.default_rng(seed)
+    size = graph.nodes[graph.inputs[0]].size
+    centre = rng.normal(size=(count, size))
+    radius = largest * rng.random((count, size))
+    return centre - radius, centre + radius
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+@pytest.mark.parametrize("method", METHODS)
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10_000), largest=st.sampled_from([1e-6, 0.1, 1.0, 5.0]))
+def test_samples_lie_inside(kind, method, seed, largest):
+    graph = GRAPHS[kind](seed)
+    lower, upper = boxes(graph, 4, seed, largest)
+    result = bounds_of(graph, lower, upper, method)
+    for points in samples(lower, upper, 40, seed):
+        value = output_vector(graph, points)
+        assert (value >= result.lower - 1e-9).all()
+        assert (value <= result.upper + 1e-9).all()
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_every_node_is_bounded(kind, seed):
+    graph = GRAPHS[kind](seed)
+    plan = make_plan(graph)
+    lower, upper = boxes(graph, 3, seed)
+    for intervals in (relax(plan, lower, upper).intervals, forward_bounds(plan, lower, upper)):
+        for points in samples(lower, upper, 20, seed):
+            values = evaluate(graph, [points], range(len(graph.nodes)))
+            for value, (low, high) in zip(values, intervals, strict=True):
+                assert (value >= low - 1e-9).all()
+                assert (value <= high + 1e-9).all()
+
+
+@pytest.mark.parametrize("kind", ["dense", "residual", "sigmoid"])
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_linear_bounds_lie_below_the_rows(kind, seed):
+    """The affine function itself, not only its minimum, is below the row on the whole box: clipping relies on it."""
+    graph = GRAPHS[kind](seed)
+    lower, upper = boxes(graph, 3, seed)
+    state = relax(make_plan(graph), lower, upper)
+    rows = np.random.default_rng(seed).normal(size=(1, 5, graph.nodes[-1].size))
+    bound = row_bounds(state, rows, np.full((1, 5), 0.25))
+    for points in samples(lower, upper, 30, seed):
+        line = np.einsum("bsn,bn->bs", bound.coefficients, points) + bound.constant
+        value = output_vector(graph, points) @ rows[0].T - 0.25
+        assert (line <= value + 1e-9).all()
+        assert (bound.lower <= line + 1e-9).all()
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+def test_tighter_methods_are_tighter_on_average(kind):
+    widths = dict.fromkeys(METHODS, 0.0)
+    for seed in range(10):
+        graph = GRAPHS[kind](seed)
+        lower, upper = boxes(graph, 4, seed, 0.3)
+        for method in METHODS:
+            result = bounds_of(graph, lower, upper, method)
+            widths[method] += float((result.upper - result.lower).mean())
+    assert widths["crown"] <= widths["crown-ibp"] * (1 + 1e-9)
+    assert widths["crown-ibp"] <= widths["ibp"] * (1 + 1e-9)
+    assert widths["forward"] <= widths["ibp"] * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+def test_a_batch_equals_its_members(kind):
+    graph = GRAPHS[kind](1)
+    lower, upper = boxes(graph, 7, 1)
+    whole = bounds_of(graph, lower, upper)
+    # The touching points of curved relaxations come from an iteration that turns rounding into small shifts (of the slope, not of soundness).
+    slack = 1e-9 if kind in ("dense", "residual", "pooled") else 1e-2
+    for k in range(7):
+        one = bounds_of(graph, lower[k : k + 1], upper[k : k + 1])
+        np.testing.assert_allclose(one.lower[0], whole.lower[k], rtol=0, atol=slack)
+        np.testing.assert_allclose(one.upper[0], whole.upper[k], rtol=0, atol=slack)
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10_000), largest=st.sampled_from([1e-5, 0.05, 0.5, 3.0]))
+def test_float32_bounds_contain_float64_bounds(kind, seed, largest):
+    """The rounding allowance: float32 never claims more than float64 (which is itself correct to 1e-13)."""
+    graph = GRAPHS[kind](seed)
+    single = Backend("float32").graph(graph)
+    # The comparison is about arithmetic, so both use the weights that float32 can represent.
+    double = Backend("float64").graph(single)
+    lower, upper = (end.astype(np.float32) for end in boxes(graph, 6, seed, largest))
+    curved = kind in ("sigmoid", "sine")
+    for method in ("ibp",) if curved else ("ibp", "forward"):
+        rough = bounds_of(single, lower, upper, method)
+        exact = bounds_of(double, lower.astype(np.float64), upper.astype(np.float64), method)
+        assert (rough.lower <= exact.lower).all()
+        assert (rough.upper >= exact.upper).all()
+    if curved:
+        return  # in float32 other touching points may be chosen, so that backward bounds are not comparable
+    plan = make_plan(single)
+    state = relax(plan, lower, upper)
+    wide = relax(
+        make_plan(double),
+        lower.astype(np.float64),
+        upper.astype(np.float64),
+        refine=False,
+        inherited={
+            key: tuple(end.reshape(end.shape[0], -1).astype(np.float64) for end in state.intervals[key])
+            for key in plan.targets
+        },
+    )
+    rows = np.eye(graph.nodes[-1].size)[None]
+    offsets = np.zeros((1, rows.shape[1]))
+    rough = row_bounds(state, rows.astype(np.float32), offsets.astype(np.float32))
+    exact = row_bounds(wide, rows, offsets)
+    assert (rough.lower <= exact.lower + 1e-12).all()
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+def test_torch_agrees_with_numpy(kind):
+    graph = GRAPHS[kind](2)
+    lower, upper = boxes(graph, 5, 2)
+    backend = Backend("float64", "cpu")
+    for method in METHODS:
+        ours = bounds_of(graph, lower, upper, method)
+        theirs = bounds_of(backend.graph(graph), backend.array(lower), backend.array(upper), method)
+        np.testing.assert_allclose(theirs.lower.numpy(), ours.lower, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(theirs.upper.numpy(), ours.upper, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", ["dense", "residual"])
+def test_bounds_are_differentiable(kind, method):
+    """The gradient by the radius agrees with a finite difference: certified training uses this call."""
+    graph = Backend("float64", "cpu").graph(GRAPHS[kind](3))
+    size = graph.nodes[graph.inputs[0]].size
+    centre = torch.linspace(-1, 1, 2 * size, dtype=torch.float64).reshape(2, size).requires_grad_()
+    radius = torch.tensor(0.2, dtype=torch.float64, requires_grad=True)
+    lower, _ = bounds(graph, centre, radius, method)
+    total = lower.sum()
+    total.backward()
+    step = 1e-6
+    moved = bounds(graph, centre.detach(), radius.detach() + step, method)[0].sum()
+    assert abs(float((moved - total.detach()) / step) - float(radius.grad)) < 1e-3 * max(1.0, abs(float(radius.grad)))
+    assert torch.isfinite(centre.grad).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_curved_relaxations_pass_gradients(method):
+    """Touching points are held fixed in the backward pass, so that the gradient is an approximation there; it must be finite and point inward."""
+    graph = Backend("float64", "cpu").graph(GRAPHS["sigmoid"](3))
+    radius = torch.tensor(0.2, dtype=torch.float64, requires_grad=True)
+    lower, upper = bounds(graph, torch.zeros((1, 3), dtype=torch.float64), radius, method)
+    (upper - lower).sum().backward()
+    assert torch.isfinite(radius.grad)
+    assert float(radius.grad) > 0
+
+
+def test_chunks_change_nothing():
+    graph = dense((4, 30, 30, 6), 5)
+    lower, upper = boxes(graph, 9, 5)
+    whole = bounds_of(graph, lower, upper)
+    pieces = bounds_of(graph, lower, upper, memory=MemoryBudget(20_000))
+    np.testing.assert_allclose(pieces.lower, whole.lower, rtol=0, atol=1e-9)
+
+
+def test_inherited_bounds_are_used():
+    """A child box with its parent's refined bounds is at least as tight as with interval bounds alone."""
+    graph = dense((3, 10, 10, 10, 2), 6)
+    plan = make_plan(graph)
+    lower, upper = boxes(graph, 2, 6)
+    parent = relax(plan, lower, upper)
+    known = {key: tuple(end.reshape(2, -1) for end in parent.intervals[key]) for key in plan.targets}
+    child = relax(plan, lower, upper, refine=False, inherited=known)
+    alone = relax(plan, lower, upper, refine=False)
+    for key in plan.targets:
+        assert (child.intervals[key][0] >= parent.intervals[key][0]).all()
+        assert (child.intervals[key][1] <= parent.intervals[key][1]).all()
+    last = max(plan.targets)
+    assert (child.intervals[last][0] > alone.intervals[last][0]).any()
+
+
+def test_a_passed_deadline_stops_refinement():
+    graph = dense((3, 10, 10, 2), 6)
+    lower, upper = boxes(graph, 2, 6)
+    with pytest.raises(TimeUp):
+        relax(make_plan(graph), lower, upper, deadline=Deadline.after(-1))
+
+
+def test_unbounded_inputs_never_give_nan():
+    graph = dense((3, 10, 10, 2), 7)
+    lower, upper = np.full((1, 3), -np.inf), np.full((1, 3), np.inf)
+    low, high = interval_bounds(graph, lower, upper)[-1]
+    assert not np.isnan(low).any()
+    assert not np.isnan(high).any()
+
+
+def test_messages_say_what_to_do():
+    graph = dense((3, 4, 2), 8)
+    with pytest.raises(UnsupportedError, match="takes 3 a point"):
+        bounds(graph, np.zeros((1, 4)), 0.1)
+    with pytest.raises(UnsupportedError, match="choose one of"):
+        bounds_of(graph, np.zeros((1, 3)), np.zeros((1, 3)), "magic")
+    with pytest.raises(UnsupportedError, match="auto_LiRPA"):
+        bounds_of(graph, np.zeros((1, 3)), np.zeros((1, 3)), "auto-lirpa")

@@ -1,0 +1,45 @@
+"""The Python entry point of verification."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ..specs.property import Property
+from ..specs.read import read_property
+from .budget import Deadline
+from .errors import UnsupportedError
+from .load.network import Network
+from .result import Result
+from .strategy import Options, verify_property
+
+
+def verify(
+    network: Network | Mapping[str, Network],
+    query: str | os.PathLike[str] | Property,
+    timeout: float = 116.0,
+    options: Options | None = None,
+) -> Result:
+    """Decide whether a network satisfies a property.
+
+    network   a loaded network, or networks by the names that a VNN-LIB 2.0 query declares.
+    query     path of a VNN-LIB file, or a `Property` (for instance from `boundsmith.specs.robustness_property`).
+    timeout   seconds from now.
+    options   everything else; see `Options`.
+
+    Returns the `Result` with its verdict, witness and figures. Raises `BoundsmithError` for input that cannot be read or does not fit.
+
+    Example:
+        >>> result = verify(load("net.onnx"), "query.vnnlib", timeout=60)  # doctest: +SKIP
+        >>> result.verdict, result.witness, result.best_bound  # doctest: +SKIP
+    """
+    property = query if isinstance(query, Property) else read_property(query)
+    if isinstance(network, Network):
+        if len(property.networks) > 1:
+            raise UnsupportedError(
+                f"{property.source or 'the query'} speaks about {len(property.networks)} networks; pass them by name"
+            )
+        network = {property.networks[0].name: network}
+    chosen = replace(options or Options(), timeout=timeout)
+    return verify_property(property, network, chosen, Deadline.after(timeout))

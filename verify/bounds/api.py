@@ -1,0 +1,133 @@
+"""Bounds of a network's outputs over boxes: the call that the command line, the Python API and certified training share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from ..arrays import options_like, to_numpy
+from ..budget import NEVER, Deadline, MemoryBudget
+from ..errors import UnsupportedError
+from ..graph import Array, Graph
+from ..load.network import Network
+from ..ops.arrays import as_like
+from ..ops.rule import Interval
+from ..problem import flatten
+from .crown import Relaxed, relax, row_bounds
+from .forward import forward_bounds
+from .interval import interval_bounds
+from .plan import Plan, make_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+METHODS = ("ibp", "crown-ibp", "crown", "forward", "auto-lirpa")
+
+
+@dataclass(frozen=True, eq=False)
+class OutputBounds:
+    """Bounds of the flat output vector, ``[B, m]`` each, and what relaxing the graph met on the way.
+
+    unstable   per nonlinear operator: (node name, entries whose relaxation is not exact, entries), counted over the batch; empty for
+               `auto-lirpa`.
+    """
+
+    lower: Array
+    upper: Array
+    unstable: tuple[tuple[str, int, int], ...]
+
+
+def bounds(network: Network | Graph, center: Any, radius: Any, method: str = "crown") -> tuple[Array, Array]:
+    """Lower and upper bounds of the outputs on ``|x - center| <= radius``.
+
+    center   ``[B, *input shape]`` or any shape that flattens to ``[B, n]``, numpy array or torch tensor; a single point may leave out B.
+    radius   a number, or an array that broadcasts to `center`.
+    method   ibp, crown-ibp, crown or forward.
+
+    Returns two arrays ``[B, m]`` over the flat outputs. On torch tensors the bounds are differentiable by center, radius and, for a module
+    loaded with ``live=True``, by its parameters. Raises `BoundsmithError` for sizes that do not fit.
+
+    Example:
+        >>> lower, upper = bounds(load("net.onnx"), np.zeros((1, 784), np.float32), 0.02)  # doctest: +SKIP
+    """
+    xp = array_namespace(center)
+    plan = _plan(network)
+    size = plan.graph.nodes[plan.input].size
+    middle = center.reshape(-1, size) if _elements(center) % size == 0 else None
+    if middle is None:
+        raise UnsupportedError(f"the centre has {_elements(center)} values; the network takes {size} a point")
+    reach = xp.broadcast_to(as_like(radius, center), center.shape).reshape(-1, size)
+    result = bounds_of(network, middle - reach, middle + reach, method)
+    return result.lower, result.upper
+
+
+def bounds_of(
+    network: Network | Graph,
+    lower: Array,
+    upper: Array,
+    method: str = "crown",
+    *,
+    deadline: Deadline = NEVER,
+    memory: MemoryBudget | None = None,
+) -> OutputBounds:
+    """Bounds of the flat outputs for boxes ``[B, n]``, by one of `METHODS`.
+
+    Raises `UnsupportedError` for an unknown method or an engine that is not installed, `UndefinedOnRegion` where an operator has no finite value, and
+    `TimeUp` when the deadline passes.
+    """
+    if method not in METHODS:
+        raise UnsupportedError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
+    if method == "auto-lirpa":
+        from .auto_lirpa import auto_lirpa_bounds
+
+        low, high = auto_lirpa_bounds(network, to_numpy(lower), to_numpy(upper))
+        return OutputBounds(low, high, ())
+    plan = _plan(network)
+    if method == "ibp":
+        shape = plan.graph.nodes[plan.input].shape
+        every = interval_bounds(plan.graph, lower.reshape(-1, *shape), upper.reshape(-1, *shape))
+    elif method == "forward":
+        every = forward_bounds(plan, lower, upper)
+    else:
+        state = relax(plan, lower, upper, refine=method == "crown", deadline=deadline, memory=memory)
+        low, high = _output_rows(state, memory, deadline)
+        return OutputBounds(low, high, _unstable(plan, state.intervals))
+    low, high = (end.reshape(end.shape[0], -1) for end in every[plan.output])
+    return OutputBounds(low, high, _unstable(plan, every))
+
+
+def _plan(network: Network | Graph) -> Plan:
+    """The plan of a network's graph with flat input and output."""
+    return make_plan(flatten(network if isinstance(network, Graph) else network.graph))
+
+
+def _elements(x: Array) -> int:
+    size = 1
+    for extent in x.shape:
+        size *= int(extent)
+    return size
+
+
+def _output_rows(state: Relaxed, memory: MemoryBudget | None, deadline: Deadline) -> Interval:
+    """Backward bounds of every output from both sides, intersected with the intervals."""
+    xp = array_namespace(state.lower)
+    count = state.plan.graph.nodes[state.plan.output].size
+    unit = np.eye(count)
+    rows = xp.asarray(np.concatenate([unit, -unit]), dtype=state.lower.dtype, **options_like(state.lower))
+    bound = row_bounds(state, rows[None], xp.zeros_like(rows[None, :, 0]), memory=memory, deadline=deadline).lower
+    low, high = (end.reshape(end.shape[0], -1) for end in state.intervals[state.plan.output])
+    return xp.maximum(bound[:, :count], low), xp.minimum(-bound[:, count:], high)
+
+
+def _unstable(plan: Plan, intervals: Sequence[Interval]) -> tuple[tuple[str, int, int], ...]:
+    """Entries of every nonlinear operator whose input is not known well enough for an exact line."""
+    counts = []
+    for index in plan.nonlinear:
+        node = plan.graph.nodes[index]
+        low, high = intervals[node.inputs[0]]
+        undecided = (low < 0) & (high > 0) if node.op in ("Relu", "LeakyRelu", "Abs", "Sign") else high > low
+        counts.append((node.name, int(undecided.sum()), _elements(low)))
+    return tuple(counts)

@@ -1,0 +1,139 @@
+"""Forward linear bounds for inputs of few dimensions: every node between two linear functions of the input.
+
+Through an affine operator, ``L' = W+ L + W- U = (W (L + U) + |W| (L - U)) / 2`` and ``U' = (W (L + U) + |W| (U - L)) / 2``, for coefficients and constants
+alike, so one pass costs about ``2 n`` evaluations of the network, whatever its width; backward bounds cost one a neuron. (Known as
+forward-mode LiRPA: Xu et al. 2020, "Automatic Perturbation Analysis for Scalable Certified Robustness and Beyond".) The result is looser than CROWN's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from array_api_compat import array_namespace
+
+from ..graph import Array, Node
+from ..ops import rule
+from ..ops.arrays import as_like, zeros_like_shape
+from ..ops.rule import Interval, Lines
+from .interval import intersect, node_interval, rounding
+from .plan import Plan
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """Lines around a node's value: ``lower_coefficients . x + lower_constant <= value <= upper_coefficients . x + upper_constant``.
+
+    Coefficients are ``[B, n, *shape]`` (n inputs), constants ``[B, *shape]``; `terms` ``[B, *shape]`` bounds the magnitudes summed so far, for rounding.
+    """
+
+    lower_coefficients: Array
+    lower_constant: Array
+    upper_coefficients: Array
+    upper_constant: Array
+    terms: Array
+
+
+def forward_bounds(plan: Plan, lower: Array, upper: Array) -> list[Interval]:
+    """Bounds of every node for boxes ``[B, n]``: forward lines, intersected with interval bounds; differentiable on torch.
+
+    Raises `UndefinedOnRegion` where an operator has no finite meaning on a box.
+    """
+    nodes = plan.graph.nodes
+    intervals: list[Interval] = []
+    lines: list[Affine] = []
+    for node in nodes:
+        inputs = [lines[source] for source in node.inputs]
+        ranges = [intervals[source] for source in node.inputs]
+        if node.op == "Input":
+            intervals.append((lower.reshape(-1, *node.shape), upper.reshape(-1, *node.shape)))
+            lines.append(_identity(lower, upper, node))
+            continue
+        operator = rule(node.op)
+        interval = node_interval(node, operator, ranges)
+        if operator.linear is not None:
+            here = _constant(lower, interval) if not node.inputs else _through_linear(node, inputs)
+        elif operator.relax is not None:
+            here = _through_lines(operator.relax(node, ranges), inputs)
+        else:
+            here = _constant(lower, interval)
+        lines.append(here)
+        intervals.append(intersect(interval, _range(here, lower, upper)))
+    return intervals
+
+
+def _identity(lower: Array, upper: Array, node: Node) -> Affine:
+    xp = array_namespace(lower)
+    batch, size = lower.shape
+    unit = zeros_like_shape((size, size), lower)
+    index = xp.arange(size)
+    unit[index, index] = 1
+    coefficients = xp.broadcast_to(unit[None], (batch, size, size)).reshape(batch, size, *node.shape)
+    zero = zeros_like_shape((batch, *node.shape), lower)
+    return Affine(coefficients, zero, coefficients, zero, xp.maximum(abs(lower), abs(upper)).reshape(batch, *node.shape))
+
+
+def _constant(like: Array, interval: Interval) -> Affine:
+    """An operator bounded by its interval alone."""
+    xp = array_namespace(like)
+    batch, size = like.shape
+    low, high = (xp.broadcast_to(end, (batch, *end.shape[1:])) for end in interval)
+    zeros = zeros_like_shape((batch, size, *low.shape[1:]), like)
+    return Affine(zeros, low, zeros, high, xp.maximum(abs(low), abs(high)))
+
+
+def _through_linear(node: Node, inputs: list[Affine]) -> Affine:
+    operator = rule(node.op).linear
+    if operator is None:
+        raise ValueError(f"{node.op} is not linear")
+    batch, size = inputs[0].lower_coefficients.shape[:2]
+
+    def mapped(lows: list[Array], highs: list[Array]) -> tuple[Array, Array]:
+        middle = operator.apply_linear(node, [low + high for low, high in zip(lows, highs, strict=True)])
+        spread = operator.magnitude(node, [high - low for low, high in zip(lows, highs, strict=True)])
+        return 0.5 * (middle - spread), 0.5 * (middle + spread)
+
+    def folded(x: Array) -> Array:
+        return x.reshape(batch * size, *x.shape[2:])
+
+    low, high = mapped(
+        [folded(line.lower_coefficients) for line in inputs], [folded(line.upper_coefficients) for line in inputs]
+    )
+    low_constant, high_constant = mapped(
+        [line.lower_constant for line in inputs], [line.upper_constant for line in inputs]
+    )
+    terms = operator.magnitude(node, [line.terms for line in inputs])
+    bias = operator.bias(node)
+    if bias is not None:
+        shift = as_like(bias, low_constant)
+        low_constant, high_constant, terms = low_constant + shift, high_constant + shift, terms + abs(shift)
+    shape = (batch, size, *node.shape)
+    return Affine(low.reshape(shape), low_constant, high.reshape(shape), high_constant, terms)
+
+
+def _through_lines(lines: Lines, inputs: list[Affine]) -> Affine:
+    """Substitute the inputs' lines into an elementwise relaxation, each on the side that its slope's sign asks for."""
+    xp = array_namespace(lines.lower_intercept)
+    low_constant, high_constant = lines.lower_intercept, lines.upper_intercept
+    terms = xp.maximum(abs(low_constant), abs(high_constant))
+    low = high = 0.0
+    for low_slope, high_slope, line in zip(lines.lower_slopes, lines.upper_slopes, inputs, strict=True):
+        rising, falling = xp.clip(low_slope, 0, None), xp.clip(low_slope, None, 0)
+        low = low + rising[:, None] * line.lower_coefficients + falling[:, None] * line.upper_coefficients
+        low_constant = low_constant + rising * line.lower_constant + falling * line.upper_constant
+        rising, falling = xp.clip(high_slope, 0, None), xp.clip(high_slope, None, 0)
+        high = high + rising[:, None] * line.upper_coefficients + falling[:, None] * line.lower_coefficients
+        high_constant = high_constant + rising * line.upper_constant + falling * line.lower_constant
+        terms = terms + xp.maximum(abs(low_slope), abs(high_slope)) * line.terms
+    return Affine(low, low_constant, high, high_constant, terms)
+
+
+def _range(line: Affine, lower: Array, upper: Array) -> Interval:
+    """The lines' least and largest values on the box ``[B, n]``, less the rounding allowance."""
+    batch, size = lower.shape
+    shape = (batch, size, *(1,) * (line.lower_coefficients.ndim - 2))
+    centre, radius = (0.5 * (lower + upper)).reshape(shape), (0.5 * (upper - lower)).reshape(shape)
+    xp = array_namespace(lower)
+    slack = rounding(lower) * line.terms
+    low = xp.sum(line.lower_coefficients * centre - abs(line.lower_coefficients) * radius, axis=1)
+    high = xp.sum(line.upper_coefficients * centre + abs(line.upper_coefficients) * radius, axis=1)
+    return low + line.lower_constant - slack, high + line.upper_constant + slack
