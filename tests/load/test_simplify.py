@@ -140,9 +140,7 @@ def test_dead_and_neutral_nodes_go() -> None:
     assert operators_after(nodes, [2], {"one": np.ones(2, F), "zero": np.zeros(1, F)}) == {"Relu": 1}
 
 
-def lattice_weights(
-    pairs: list[tuple[int, int]], width: int, maximum: bool, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+def lattice_weights(pairs: list[tuple[int, int]], maximum: bool, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The two dense layers that take minima or maxima of pairs, their neurons in random order."""
     order = np.random.default_rng(seed).permutation(4 * len(pairs))
     first, second = np.zeros((4 * len(pairs), 6), F), np.zeros((len(pairs), 4 * len(pairs)), F)
