@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import inf, isfinite, nextafter
+from math import inf, isfinite, isinf, nextafter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -81,6 +81,8 @@ def derive_missing_sides(lower: np.ndarray, upper: np.ndarray, forms: Mapping[Ke
 
     For ``sum_i c_i x_i <= u``: ``c_j x_j <= u - sum_{i != j} min(c_i x_i)``; repeated until nothing changes.
     """
+    if np.isfinite(lower).all() and np.isfinite(upper).all():
+        return
     count = len(lower)
     rows = [
         row
@@ -90,6 +92,7 @@ def derive_missing_sides(lower: np.ndarray, upper: np.ndarray, forms: Mapping[Ke
     ]
     changed = True
     while changed:
+        rows = [row for row in rows if any(isinf(lower[v]) or isinf(upper[v]) for v, _ in row[0])]
         changed = sum(_derive(lower, upper, terms, bound) for terms, bound in rows) > 0
 
 

@@ -88,7 +88,7 @@ def _bounds(block: str, number_of: Callable[[str], int]) -> Bounds | None:
         block = block.replace(keyword, " ")
     tokens = block.split()
     count = len(tokens) // 3
-    value = np.fromiter(map(float, tokens[2::3]), np.float64, count)
+    value = np.fromiter(map(float, tokens[2::3]), np.float64, count) + 0.0  # -0.0 becomes 0.0
     try:
         variable = np.fromiter(map(number_of, tokens[1::3]), np.int64, count)
     except SpecError:

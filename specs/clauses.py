@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import isfinite
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -22,8 +21,7 @@ Row = tuple[Key, float]
 MAX_BYTES = 2 << 30
 
 
-@dataclass(frozen=True, eq=False)
-class Leaf:
+class Leaf(NamedTuple):
     """A clause before its coefficient arrays are made: row s says ``rows[s] <= offset[s]``."""
 
     box: Box

@@ -206,7 +206,7 @@ class Conditions:
         value = float(token)
         if value in (float("inf"), float("-inf")):
             raise self.source.error(offset, f"the number {token[:40]} exceeds the range of float64")
-        return value
+        return value + 0.0  # -0.0 becomes 0.0, so that equal bounds have equal bits
 
     def _variable(self, token: str, offset: int) -> int:
         try:

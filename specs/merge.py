@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import frexp
+from math import frexp, isfinite
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .errors import SpecError
 from .formula import FALSE, FLIPPED, HOLDS, TRUE, Atom, Formula, Monomial, Or
 
 if TYPE_CHECKING:
@@ -28,10 +29,11 @@ class Merging:
     rename: Callable[[Atom], Formula]
 
 
-def merge_inputs(parts: Iterable[Atom | Or], input_count: int, output_count: int) -> Merging:
+def merge_inputs(parts: Iterable[Atom | Or], input_count: int, output_count: int, source_name: str) -> Merging:
     """Merge the inputs a, b for which a top-level part says ``a == b``.
 
-    Free inputs are numbered in order of their first variable.
+    Free inputs are numbered in order of their first variable. `source_name` is for the SpecError that `rename` raises
+    when coefficients that add up exceed the range of float64.
     """
     pairs = [pair for part in parts if (pair := _equal_inputs(part, input_count))]
     if not pairs:
@@ -51,7 +53,7 @@ def merge_inputs(parts: Iterable[Atom | Or], input_count: int, output_count: int
     free, input_map = np.unique(roots, return_inverse=True)
     slot = np.concatenate([input_map, len(free) + np.arange(output_count)])
     slots = slot.tolist()
-    return Merging(slot, len(free), lambda atom: _renamed(atom, slots))
+    return Merging(slot, len(free), lambda atom: _renamed(atom, slots, source_name))
 
 
 def _equal_inputs(part: Atom | Or, input_count: int) -> tuple[int, int] | None:
@@ -66,7 +68,7 @@ def _equal_inputs(part: Atom | Or, input_count: int) -> tuple[int, int] | None:
     return None
 
 
-def _renamed(atom: Atom, slots: list[int]) -> Formula:
+def _renamed(atom: Atom, slots: list[int], source_name: str) -> Formula:
     if isinstance(atom.key, int):
         return Atom(slots[atom.key], atom.relation, atom.bound)
     collected: dict[Monomial, float] = {}
@@ -74,12 +76,19 @@ def _renamed(atom: Atom, slots: list[int]) -> Formula:
         renamed = tuple(sorted(slots[variable] for variable in monomial))
         collected[renamed] = collected.get(renamed, 0.0) + value
     terms = sorted((term for term in collected.items() if term[1]), key=lambda term: (len(term[0]), term[0]))
+    if not all(isfinite(value) for _, value in terms):
+        raise SpecError(f"{source_name}: coefficients of merged inputs add up to more than the range of float64")
     relation, bound = atom.relation, atom.bound
     if not terms:
         return TRUE if HOLDS[relation](0.0, bound) else FALSE
     if terms[0][1] < 0:
         terms = [(monomial, -value) for monomial, value in terms]
-        relation, bound = FLIPPED[relation], -bound
-    if len(terms) == 1 and len(terms[0][0]) == 1 and frexp(terms[0][1])[0] == 0.5:
-        return Atom(terms[0][0][0], relation, bound / terms[0][1])
+        relation, bound = FLIPPED[relation], 0.0 - bound
+    if len(terms) == 1 and len(terms[0][0]) == 1:
+        from fractions import Fraction
+
+        (((variable,), factor),) = terms
+        quotient = bound / factor
+        if isfinite(quotient) and (frexp(factor)[0] == 0.5 or Fraction(quotient) * Fraction(factor) == Fraction(bound)):
+            return Atom(variable, relation, quotient)
     return Atom(tuple(terms), relation, bound)

@@ -68,7 +68,7 @@ def normalise(query: Query) -> Property:
             expansion has more than `MAX_CLAUSES` branches.
     """
     parts = [part for formula in query.formulas for part in conjuncts(formula)]
-    merging = merge_inputs(parts, query.input_count, query.output_count)
+    merging = merge_inputs(parts, query.input_count, query.output_count, query.source.name)
     base = _collect(query, merging, parts)
     leaves = [] if base is None else _leaves(query, merging, base, [part for part in parts if isinstance(part, Or)])
     maker = ClauseMaker(merging.free_count, query.output_count, query.source.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .bulk import Bounds, Cases, read_bulk
 from .errors import SpecError
@@ -19,14 +19,12 @@ if TYPE_CHECKING:
 MAX_VARIABLES = 10_000_000
 
 
-@dataclass(frozen=True)
-class Asserted:
+class Asserted(NamedTuple):
     """The value of an ``(assert ...)`` form."""
 
     formula: Formula
 
 
-@dataclass(frozen=True)
 class Ignored:
     """The value of a form that says nothing about the property, such as ``(check-sat)``."""
 
@@ -63,8 +61,7 @@ class Query:
         return sum(tensor.size for tensor in self.outputs)
 
 
-@dataclass(frozen=True)
-class Assertions:
+class Assertions(NamedTuple):
     """What `read_assertions` found."""
 
     formulas: tuple[Formula, ...]

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 from .errors import SpecError
 from .normal import normalise
 from .sexpr import Source
-from .vnnlib1 import read_vnnlib1
-from .vnnlib2 import read_vnnlib2
 
 if TYPE_CHECKING:
     from .property import Property
@@ -56,8 +54,13 @@ def parse_property(text: str | bytes, source: str = "query", bulk: bool = True) 
     clean = Source.of(source, text.removeprefix(_BYTE_ORDER_MARK))
     if not clean.text.strip():
         raise SpecError(f"{source}: the query is empty")
-    reader = read_vnnlib2 if _major_version(clean) == 2 else read_vnnlib1
-    return normalise(reader(clean, bulk))
+    if _major_version(clean) == 2:
+        from .vnnlib2 import read_vnnlib2
+
+        return normalise(read_vnnlib2(clean, bulk))
+    from .vnnlib1 import read_vnnlib1
+
+    return normalise(read_vnnlib1(clean, bulk))
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import SpecError
 from .formula import Conditions
@@ -50,8 +50,7 @@ ELEMENT_TYPES = frozenset(
 _TENSORS = ("declare-input", "declare-hidden", "declare-output")
 
 
-@dataclass(frozen=True)
-class _Tensor:
+class _Tensor(NamedTuple):
     """A declaration inside a network; `kind` is the keyword."""
 
     kind: str
@@ -59,8 +58,7 @@ class _Tensor:
     offset: int
 
 
-@dataclass(frozen=True)
-class _Link:
+class _Link(NamedTuple):
     """``(equal-to f)`` or ``(isomorphic-to f)``."""
 
     keyword: str

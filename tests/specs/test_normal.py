@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 
 import numpy as np
@@ -124,6 +125,20 @@ def test_bulk_reading_changes_nothing(text: str, points: list[list[float]]) -> N
         assert property_holds(results[0], np.array(values[:3]), np.array(values[3:])) == expected
 
 
+@settings(max_examples=100, deadline=None)
+@given(queries() | case_lists())
+def test_version_2_means_the_same(text: str) -> None:
+    header = "(declare-network f (declare-input X real [3]) (declare-output Y real [1,2]))\n"
+    assertions = text[text.index("(assert") :]
+    translated = re.sub(r"Y_(\d)", r"Y[0,\1]", re.sub(r"X_(\d)", r"X[\1]", assertions))
+    first, second = outcome(text), outcome(header + translated)
+    if isinstance(first, str) or isinstance(second, str):
+        assert isinstance(first, str)
+        assert isinstance(second, str)
+        return
+    assert_same(first, second)
+
+
 def read(assertions: str, inputs: int = 1, outputs: int = 2, bounds: bool = True) -> Property:
     return parse_property(declarations(inputs, outputs) + (box(inputs) if bounds else "") + assertions)
 
@@ -219,6 +234,14 @@ def test_equal_inputs_are_merged() -> None:
     (clause,) = prop.clauses
     assert clause.input_rows.tolist() == [[2, 0]]
     assert clause.monomial_rows.tolist() == [[-1]]
+
+
+def test_coefficients_of_merged_inputs_may_overflow() -> None:
+    merged = "(assert (= X_0 X_1))"
+    with pytest.raises(SpecError, match="more than the range of float64"):
+        read(merged + "(assert (<= (+ (* 1e308 X_0) (* 1e308 X_1) Y_0) 0))", inputs=2)
+    prop = read(merged + "(assert (<= (+ (* 1e-308 X_0) (* 1e-308 X_1)) 1e300))", inputs=2)
+    assert prop.clauses[0].input_rows.tolist() == [[2e-308]]
 
 
 def test_equality_inside_a_disjunct_is_not_merged() -> None:
