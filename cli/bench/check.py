@@ -99,17 +99,17 @@ def _each(work: Any, files: dict[Path, str], jobs: int, progress: Progress) -> d
     found: dict[Path, Checked] = {}
     died = Checked("the process that read it died (out of memory, or a crash)")
     while pending := [file for file in files if file not in found]:
-        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=20) as pool:
-            tasks: dict[Path, Future[Checked]] = {file: pool.submit(work, file) for file in pending}
+        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+            tasks: dict[Path, Future[Checked]] = {file: pool.submit(work, file) for file in pending[: 20 * jobs]}
             for file, task in tasks.items():
                 error = task.exception()
                 if isinstance(error, BrokenProcessPool) and jobs > 1:
+                    jobs = 1
                     break
                 found[file] = died if isinstance(error, BrokenProcessPool) else task.result()
                 progress.step("failed" if found[file].trouble else "well", f"{file}: {found[file].trouble or 'well'}")
                 if found[file] is died:
                     break
-        jobs = 1
     return found
 
 

@@ -155,3 +155,14 @@ def test_check_only_names_what_fails(suite: Path, tmp_path: Path) -> None:
     assert len(failures) == 2
     assert "net2.onnx" in failures[0]
     assert "safe.vnnlib" in failures[1]
+
+
+def test_check_only_takes_more_files_than_one_pool_serves(suite: Path, safe: Path) -> None:
+    rows = []
+    for number in range(45):
+        (suite / f"many{number}.vnnlib").write_bytes(safe.read_bytes())
+        rows.append(f"net0.onnx,many{number}.vnnlib,30")
+    (suite / "instances.csv").write_text("\n".join(rows))
+    ended = CliRunner().invoke(cli, ["bench", str(suite), "--check-only"])
+    assert ended.exit_code == 0, ended.output
+    assert "45 of 45" in ended.stdout
