@@ -211,7 +211,7 @@ class _Importer:
         if node.op_type in _STATIC:
             return (_STATIC[node.op_type](call),)
         if not any(isinstance(value, Variable) for value in inputs):
-            return fold(call, row)
+            return tuple(value if isinstance(value, Variable) else np.asarray(value) for value in fold(call, row))
         result = row.lower(call)
         return result if isinstance(result, tuple) else (result,)
 
