@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 from boundsmith.cli.main import COMMANDS, cli
@@ -34,8 +35,12 @@ def test_the_python_example_runs(monkeypatch, capsys) -> None:
     assert "SAT" in capsys.readouterr().out
 
 
-def test_ci_runs_the_readmes_own_command() -> None:
-    assert README.count("<!-- test command -->") == 1
-    script = (ROOT / ".ci" / "run").read_text()
-    assert "<!-- test command -->" in script
-    assert "pytest" not in script
+def test_ci_runs_the_readmes_own_command(tmp_path: Path) -> None:
+    """`.ci/run`, copied beside the README with nothing else, announces the README's command before it fails."""
+    (tmp_path / ".ci").mkdir()
+    (tmp_path / ".ci" / "run").write_bytes((ROOT / ".ci" / "run").read_bytes())
+    (tmp_path / "README.md").write_text("<!-- test command -->\n```\necho tests && exit 7\n```\n```\nother\n```\n")
+    ended = subprocess.run(["bash", tmp_path / ".ci" / "run"], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (7, "+ echo tests && exit 7\ntests\n")
+    (command,) = re.findall(r"<!-- test command -->\n```\n(.*)\n```\n", README)
+    assert command.endswith("-m pytest -q")
