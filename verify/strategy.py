@@ -35,6 +35,9 @@ from .search.input_split import SplitOptions, SplitReport, search
 SPLIT_INPUTS_AT_MOST = 64
 """Uncertain inputs up to which splitting the input box is worth trying."""
 
+FIRST_ATTACK_SECONDS = 0.15
+"""Time for each of the two attacks that come before any bound."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -233,7 +236,7 @@ class _Run:
         used = []
         if self.options.attack and self.options.method in ("auto", "attack"):
             used.append("attack")
-            witness = self._attack(AttackOptions(restarts=24, steps=0)) or self._attack(AttackOptions(restarts=4, steps=16))
+            witness = self._first_attacks()
             if witness is not None:
                 self.method = "attack"
                 return Verdict.SAT, witness
@@ -243,6 +246,14 @@ class _Run:
             return self._search()
         self.method = "attack"
         return self._attack_until_deadline()
+
+    def _first_attacks(self) -> Witness | None:
+        """A few sampled points, then a few gradient steps: most violated properties fall here, and the others lose little time."""
+        for attack_options in (AttackOptions(restarts=24, steps=0), AttackOptions(restarts=4, steps=16)):
+            witness = self._attack(attack_options, self.deadline.sooner(FIRST_ATTACK_SECONDS))
+            if witness is not None:
+                return witness
+        return None
 
     def _one_pass_only(self) -> bool:
         """Whether splitting is not wanted, or hopeless: too many uncertain inputs."""
