@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ..specs.property import Property
 from ..specs.read import read_property
 from .budget import Deadline
 from .errors import UnsupportedError
 from .load.network import Network
-from .result import Result
 from .strategy import Options, verify_property
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+
+    from .result import Result
 
 
 def verify(
@@ -28,7 +32,8 @@ def verify(
     timeout   seconds from now.
     options   everything else; see `Options`.
 
-    Returns the `Result` with its verdict, witness and figures. Raises `BoundsmithError` for input that cannot be read or does not fit.
+    Returns the `Result` with its verdict, witness and figures. Raises `BoundsmithError` for input that cannot be read
+    or does not fit.
 
     Example:
         >>> result = verify(load("net.onnx"), "query.vnnlib", timeout=60)  # doctest: +SKIP

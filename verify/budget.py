@@ -10,7 +10,8 @@ from dataclasses import dataclass
 def process_start() -> float:
     """The `time.monotonic` reading at which this process started (interpreter start-up included).
 
-    Read from the operating system on Linux; elsewhere the moment of the first call, which `boundsmith` makes first thing.
+    Read from the operating system on Linux; elsewhere the moment of the first call, which `boundsmith` makes first
+    thing.
     """
     try:
         with open("/proc/self/stat", "rb") as stat:
@@ -67,7 +68,8 @@ class MemoryBudget:
 
     @classmethod
     def default(cls) -> MemoryBudget:
-        """An eighth of the memory that is available now, between 256 MiB and 1 GiB: several temporaries live at once."""
+        """An eighth of the memory that is available now, between 256 MiB and 1 GiB: several temporaries live at
+        once."""
         try:
             available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         except (ValueError, OSError, AttributeError):

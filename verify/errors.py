@@ -14,4 +14,5 @@ class UnsupportedError(BoundsmithError):
 
 
 class UndefinedOnRegion(BoundsmithError):
-    """An operator has no finite value somewhere on the region it is bounded over (log of a negative, division by zero)."""
+    """An operator has no finite value somewhere on the region it is bounded over (log of a negative, division by
+    zero)."""

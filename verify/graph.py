@@ -1,18 +1,21 @@
 """The computation graph: one immutable, topologically ordered, statically shaped description of a network.
 
 Shapes are the ONNX file's own shapes (dynamic dimensions resolved to 1). Every tensor that flows through the graph
-carries one extra leading axis ``B``: a batch of sub-domains, data points or samples. So a node of shape ``(1, 3, 8, 8)``
+carries one extra leading axis ``B``: a batch of sub-domains, data points or samples. So a node of shape ``(1, 3, 8,
+8)``
 evaluates to an array ``[B, 1, 3, 8, 8]``; axis ``k`` of ``shape`` is axis ``k + 1`` of the array.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 Array = Any
 """A numpy array or a torch tensor; code that takes one asks `array_namespace` which it is."""

@@ -1,21 +1,27 @@
-"""A problem: one graph from the free inputs to one output vector, and the unsafe set as groups of rows over that vector.
+"""A problem: one graph from the free inputs to one output vector, and the unsafe set as groups of rows over that
+vector.
 
-Joining makes every query look alike to the methods. Several networks become one graph over the shared free inputs; where rows
+Joining makes every query look alike to the methods. Several networks become one graph over the shared free inputs;
+where rows
 mention inputs or products of variables, these are appended to the output vector, so that every row is linear in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..specs.property import Clause, Property
 from .errors import UnsupportedError
 from .graph import Graph, Node
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ..specs.property import Clause, Property
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +29,8 @@ class Group:
     """Clauses over one box.
 
     lower, upper   the box, float64 ``[n]``.
-    rows, offsets  all clauses' rows over the output vector, float64 ``[R, m]`` and ``[R]``: a point is unsafe iff for some clause
+    rows, offsets  all clauses' rows over the output vector, float64 ``[R, m]`` and ``[R]``: a point is unsafe iff for
+                   some clause
                    all of its rows have ``rows y <= offsets``.
     clause         ``[R]``: the clause (0 .. count-1) that each row belongs to.
     count          number of clauses.
@@ -89,7 +96,14 @@ class _Builder:
         attributes: Mapping[str, object] | None = None,
     ) -> int:
         self.nodes.append(
-            Node(name, op, tuple(inputs), shape, MappingProxyType(dict(params or {})), MappingProxyType(dict(attributes or {})))
+            Node(
+                name,
+                op,
+                tuple(inputs),
+                shape,
+                MappingProxyType(dict(params or {})),
+                MappingProxyType(dict(attributes or {})),
+            )
         )
         return len(self.nodes) - 1
 
@@ -144,11 +158,14 @@ def flatten(graph: Graph) -> Graph:
     whole = build.add("input", "Input", (), (sum(sizes),))
     ends = np.cumsum(sizes)
     sources = [
-        build.take(f"input {k}", whole, np.arange(end - size, end)) for k, (size, end) in enumerate(zip(sizes, ends, strict=True))
+        build.take(f"input {k}", whole, np.arange(end - size, end))
+        for k, (size, end) in enumerate(zip(sizes, ends, strict=True))
     ]
     outputs = _append(build, graph, sources, "")
     size = sum(build.nodes[index].size for index in outputs)
-    result = outputs[0] if len(outputs) == 1 else build.add("output", "Concat", outputs, (size,), attributes={"axis": 0})
+    result = (
+        outputs[0] if len(outputs) == 1 else build.add("output", "Concat", outputs, (size,), attributes={"axis": 0})
+    )
     return Graph(tuple(build.nodes), (whole,), (result,))
 
 
@@ -157,9 +174,14 @@ def _check_sizes(property: Property, name: str, graph: Graph, inputs: list[int],
         actual = [graph.nodes[index].size for index in nodes]
         if declared != actual:
             raise UnsupportedError(
-                f"{property.source or 'the query'} declares {' + '.join(map(str, declared)) or 'no'} {kind} variables, but network "
-                f"{name} has {' + '.join(map(str, actual)) or 'none'}; check that query and network belong together"
+                f"{property.source or 'the query'} declares {_total(declared)} {kind} variables, but network {name} "
+                f"has {_total(actual)}; check that query and network belong together"
             )
+
+
+def _total(sizes: list[int]) -> str:
+    """Sizes of several tensors as a sum to read."""
+    return " + ".join(map(str, sizes)) or "no"
 
 
 def _append(build: _Builder, graph: Graph, sources: Sequence[int], prefix: str) -> list[int]:
@@ -170,7 +192,12 @@ def _append(build: _Builder, graph: Graph, sources: Sequence[int], prefix: str) 
     for index, node in enumerate(graph.nodes):
         if index not in renumbered:
             renumbered[index] = build.add(
-                prefix + node.name, node.op, [renumbered[source] for source in node.inputs], node.shape, node.params, node.attributes
+                prefix + node.name,
+                node.op,
+                [renumbered[source] for source in node.inputs],
+                node.shape,
+                node.params,
+                node.attributes,
             )
     return [build.reshape(renumbered[index], (graph.nodes[index].size,)) for index in graph.outputs]
 

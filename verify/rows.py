@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from array_api_compat import array_namespace
 
-from .graph import Array
-from .problem import Group
+from .arrays import array_namespace
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .graph import Array
+    from .problem import Group
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """All groups' rows, padded to one shape: rows ``[G, R, m]``, offsets ``[G, R]``, membership ``[G, R, K]`` (1 where the row is one of
+    """All groups' rows, padded to one shape: rows ``[G, R, m]``, offsets ``[G, R]``, membership ``[G, R, K]`` (1
+    where the row is one of
     the clause's), clauses ``[G, K]`` (True where the clause exists). Padding rows are never positive."""
 
     rows: Array

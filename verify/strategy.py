@@ -1,7 +1,9 @@
 """Which method runs when, inside one budget; the only place that forms a verdict.
 
-Cheap attempts of every kind come first, and each one's budget grows only while nothing has decided: a few sampled points, a few gradient steps, then
-the search, interrupted by longer attacks at growing intervals. `unsat` is answered only when the search closed every box and lost none; `sat` only
+Cheap attempts of every kind come first, and each one's budget grows only while nothing has decided: a few sampled
+points, a few gradient steps, then
+the search, interrupted by longer attacks at growing intervals. `unsat` is answered only when the search closed every
+box and lost none; `sat` only
 for a witness that the reference runtime confirms.
 """
 
@@ -9,28 +11,31 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..specs.property import Property
 from ..specs.read import read_property
 from .arrays import Backend, choose_backend, to_numpy
 from .attack.pgd import AttackOptions, attack
 from .attack.replay import Replay
 from .bounds.plan import Plan, make_plan
 from .budget import Deadline, MemoryBudget
-from .errors import LoadError, UndefinedOnRegion, UnsupportedError
-from .graph import Array
+from .errors import LoadError, UndefinedOnRegion
 from .load.network import Network, check_network, load
 from .problem import Problem, join
 from .result import Phase, Result, Verdict, Witness
 from .rows import Rows, prepare_rows
 from .search.domains import Domains, Pool
 from .search.input_split import SplitOptions, SplitReport, search
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from ..specs.property import Property
+    from .graph import Array
 
 SPLIT_INPUTS_AT_MOST = 64
 """Uncertain inputs up to which splitting the input box is worth trying."""
@@ -83,7 +88,9 @@ class _Log:
         self.phases.append(Phase(name, seconds, domains))
 
 
-def verify_files(query: str | os.PathLike[str], networks: Mapping[str, Path], options: Options, deadline: Deadline) -> Result:
+def verify_files(
+    query: str | os.PathLike[str], networks: Mapping[str, Path], options: Options, deadline: Deadline
+) -> Result:
     """Decide a VNN-LIB file about ONNX files given by declared network name (the empty name: the query's only network).
 
     Raises `BoundsmithError` for bad input: an unreadable file, an unsupported operator, variables that do not match.
@@ -98,8 +105,11 @@ def verify_files(query: str | os.PathLike[str], networks: Mapping[str, Path], op
     return _decide(property, loaded, options, deadline, log)
 
 
-def verify_property(property: Property, networks: Mapping[str, Network], options: Options, deadline: Deadline) -> Result:
-    """Decide a property about loaded networks, given by declared name. Raises `BoundsmithError` for input that does not fit."""
+def verify_property(
+    property: Property, networks: Mapping[str, Network], options: Options, deadline: Deadline
+) -> Result:
+    """Decide a property about loaded networks, given by declared name. Raises `BoundsmithError` for input that does
+    not fit."""
     return _decide(property, networks, options, deadline, _Log())
 
 
@@ -110,7 +120,9 @@ def _load_networks(property: Property, files: Mapping[str, Path]) -> dict[str, N
         same = declared.equal_to
         file = files.get(declared.name) or files.get("") or (files.get(same) if same else None)
         if file is None:
-            raise LoadError(f"{property.source}: no file is given for network {declared.name}; add --network {declared.name}=FILE")
+            raise LoadError(
+                f"{property.source}: no file is given for network {declared.name}; add --network {declared.name}=FILE"
+            )
         assigned[declared.name] = file
     unknown = sorted(set(files) - {declared.name for declared in property.networks} - {""})
     if unknown:
@@ -166,7 +178,9 @@ class _Setting:
         return Domains(self.lower, self.upper, groups, self.rows.clauses, unknown, {})
 
 
-def _decide(property: Property, networks: Mapping[str, Network], options: Options, deadline: Deadline, log: _Log) -> Result:
+def _decide(
+    property: Property, networks: Mapping[str, Network], options: Options, deadline: Deadline, log: _Log
+) -> Result:
     if not property.clauses:
         return _result(Verdict.UNSAT, None, options, log, "empty unsafe set")
     problem = join(property, {name: network.graph for name, network in networks.items()})
@@ -194,7 +208,14 @@ def _result(
     counters["peak memory"] = _peak_memory()
     device = (backend.device if backend is not None else None) or "cpu"
     return Result(
-        verdict, witness, log.best_bound, tuple(log.phases), counters, method or options.method, device, tuple(log.warnings)
+        verdict,
+        witness,
+        log.best_bound,
+        tuple(log.phases),
+        counters,
+        method or options.method,
+        device,
+        tuple(log.warnings),
     )
 
 
@@ -248,7 +269,8 @@ class _Run:
         return self._attack_until_deadline()
 
     def _first_attacks(self) -> Witness | None:
-        """A few sampled points, then a few gradient steps: most violated properties fall here, and the others lose little time."""
+        """A few sampled points, then a few gradient steps: most violated properties fall here, and the others lose
+        little time."""
         for attack_options in (AttackOptions(restarts=24, steps=0), AttackOptions(restarts=4, steps=16)):
             witness = self._attack(attack_options, self.deadline.sooner(FIRST_ATTACK_SECONDS))
             if witness is not None:
@@ -340,7 +362,9 @@ class _Run:
         """Boxes too small to split in float32 are searched again in float64."""
         if self.setting.backend.dtype == "float64" or not stuck:
             return Verdict.UNKNOWN, None
-        self.log.warnings.append(f"{sum(len(part) for part in stuck)} boxes reached float32's resolution and were searched in float64")
+        self.log.warnings.append(
+            f"{sum(len(part) for part in stuck)} boxes reached float32's resolution and were searched in float64"
+        )
         double = _Setting.of(self.problem, Backend("float64", self.setting.backend.device))
         pool = Pool()
         for part in stuck:
@@ -358,7 +382,14 @@ class _Run:
         started = time.monotonic()
         options = self._split_options()
         report = search(
-            setting.plan, setting.rows, pool, options, deadline, self.memory, self._check, one_pass=self._one_pass_only()
+            setting.plan,
+            setting.rows,
+            pool,
+            options,
+            deadline,
+            self.memory,
+            self._check,
+            one_pass=self._one_pass_only(),
         )
         self.log.phase("bounds" if self._one_pass_only() else "input split", started, report.visited)
         for name, amount in (("domains", report.visited), ("splits", report.splits), ("halvings", report.halvings)):

@@ -102,7 +102,8 @@ def test_a_batch_equals_its_members(kind):
     graph = GRAPHS[kind](1)
     lower, upper = boxes(graph, 7, 1)
     whole = bounds_of(graph, lower, upper)
-    # The touching points of curved relaxations come from an iteration that turns rounding into small shifts (of the slope, not of soundness).
+    # The touching points of curved relaxations come from an iteration that turns rounding into small shifts (of the
+    # slope, not of soundness).
     slack = 1e-9 if kind in ("dense", "residual", "pooled") else 1e-2
     for k in range(7):
         one = bounds_of(graph, lower[k : k + 1], upper[k : k + 1])
@@ -178,7 +179,8 @@ def test_bounds_are_differentiable(kind, method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_curved_relaxations_pass_gradients(method):
-    """Touching points are held fixed in the backward pass, so that the gradient is an approximation there; it must be finite and point inward."""
+    """Touching points are held fixed in the backward pass, so that the gradient is an approximation there; it must be
+    finite and point inward."""
     graph = Backend("float64", "cpu").graph(GRAPHS["sigmoid"](3))
     radius = torch.tensor(0.2, dtype=torch.float64, requires_grad=True)
     lower, upper = bounds(graph, torch.zeros((1, 3), dtype=torch.float64), radius, method)

@@ -31,7 +31,9 @@ def property_of(graph, boxes_and_rows):
     for lower, upper, conjunctions in boxes_and_rows:
         box = Box(np.asarray(lower, float), np.asarray(upper, float))
         for rows, offsets in conjunctions:
-            clauses.append(Clause(box, np.asarray(rows, float), np.asarray(offsets, float), np.zeros(len(offsets), bool)))
+            clauses.append(
+                Clause(box, np.asarray(rows, float), np.asarray(offsets, float), np.zeros(len(offsets), bool))
+            )
     return Property(
         tuple(clauses),
         size,
@@ -166,8 +168,6 @@ def test_a_passed_deadline_closes_nothing():
     graph = dense((2, 4, 2), 1)
     report, _ = run(graph, property_of(graph, [([0, 0], [1, 1], [([[1.0, 0.0]], [-100.0])])]), seconds=-1.0)
     assert not report.closed
-
-
 
 
 @pytest.mark.parametrize("fault", ["nan", "memory", "exception"])

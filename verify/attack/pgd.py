@@ -1,28 +1,32 @@
 """Falsification by sampling and projected gradient descent, batched over restarts, clauses and groups.
 
-The loss of a clause is its violation margin ``max_s (C_s y - d_s)``: unsafe iff <= 0. Its gradient is that of the row that attains the maximum, computed by
+The loss of a clause is its violation margin ``max_s (C_s y - d_s)``: unsafe iff <= 0. Its gradient is that of the row
+that attains the maximum, computed by
 a vector-Jacobian product through the operator table, so that attacks run on numpy and on torch alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from array_api_compat import array_namespace
 
-from ..arrays import options_like, to_numpy
-from ..budget import Deadline
-from ..graph import Array, Graph
+from ..arrays import array_namespace, options_like, to_numpy
 from ..ops import rule
-from ..rows import Rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..budget import Deadline
+    from ..graph import Array, Graph
+    from ..rows import Rows
 
 
 @dataclass(frozen=True)
 class AttackOptions:
-    """restarts: points per clause; steps: gradient steps of each; step: first step as a share of the box's width, which decays to
+    """restarts: points per clause; steps: gradient steps of each; step: first step as a share of the box's width,
+    which decays to
     `last` times itself; momentum: weight of the former direction."""
 
     restarts: int = 16
@@ -33,7 +37,8 @@ class AttackOptions:
 
 
 def output_and_gradient(graph: Graph, points: Array, pick: Callable[[Array], Array]) -> tuple[Array, Array]:
-    """Outputs ``[P, m]`` at points ``[P, n]`` and the gradient ``[P, n]`` of ``<pick(outputs), outputs>`` by the points."""
+    """Outputs ``[P, m]`` at points ``[P, n]`` and the gradient ``[P, n]`` of ``<pick(outputs), outputs>`` by the
+    points."""
     nodes = graph.nodes
     values: list[Array] = []
     for node in nodes:
@@ -80,7 +85,8 @@ def attack(
 ) -> Any:
     """Look for a witness in boxes ``[G, n]``; `check` replays candidates (points ``[P, n]``, groups ``[P]``).
 
-    Every group's every clause gets `restarts` starting points: the centre first, then corners and uniform samples in turn. Returns what `check`
+    Every group's every clause gets `restarts` starting points: the centre first, then corners and uniform samples in
+    turn. Returns what `check`
     returned, or None. Stops quietly at the deadline.
     """
     xp = array_namespace(lower)
@@ -96,10 +102,10 @@ def attack(
         part = slice(start, start + chunk)
         own = _to_like(group[part], lower)
         low, high = lower[own], upper[own]
-        points = low + (high - low) * xp.asarray(_starts(rng, position[part], lower.shape[1]), dtype=lower.dtype, **options_like(lower))
-        found = _descend(
-            graph, rows, own, _to_like(clause[part], lower), points, (low, high), options, deadline, check
+        points = low + (high - low) * xp.asarray(
+            _starts(rng, position[part], lower.shape[1]), dtype=lower.dtype, **options_like(lower)
         )
+        found = _descend(graph, rows, own, _to_like(clause[part], lower), points, (low, high), options, deadline, check)
         if found is not None or deadline.passed:
             return found
     return None
@@ -118,7 +124,8 @@ def _descend(
 ) -> Any:
     """Gradient descent with momentum of one batch of points, replaying whatever looks unsafe on the way.
 
-    Every other point moves by the sign of its direction (all inputs alike: many inputs), the others in proportion to it (few inputs).
+    Every other point moves by the sign of its direction (all inputs alike: many inputs), the others in proportion to
+    it (few inputs).
     """
     xp = array_namespace(points)
     low, high = box
@@ -156,7 +163,8 @@ def _descend(
 
 
 def _starts(rng: np.random.Generator, position: np.ndarray, size: int) -> np.ndarray:
-    """Starting points in the unit box ``[P, size]``: the centre for position 0, then random corners (odd) and uniform samples (even)."""
+    """Starting points in the unit box ``[P, size]``: the centre for position 0, then random corners (odd) and uniform
+    samples (even)."""
     points = rng.random((position.size, size))
     corners = position % 2 == 1
     points[corners] = np.rint(points[corners])

@@ -1,20 +1,25 @@
 """Replay: a candidate counts as a witness only if the reference runtime agrees that it violates the property.
 
-The candidate is first moved to the nearest point of the network's own element type inside the box, exactly (not within a tolerance); the
+The candidate is first moved to the nearest point of the network's own element type inside the box, exactly (not
+within a tolerance); the
 outputs that decide are onnxruntime's, and the rows are evaluated in float64 on exactly the printed numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..load.network import Network
 from ..load.runtime import ReplayError
-from ..problem import Problem
 from ..result import Witness
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..load.network import Network
+    from ..problem import Problem
 
 
 def clamp_exactly(points: np.ndarray, lower: np.ndarray, upper: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -39,7 +44,8 @@ class Replay:
     networks: Mapping[str, Network]
 
     def check(self, points: np.ndarray, groups: np.ndarray, at_most: int = 8) -> Witness | None:
-        """The first of the candidates (``[P, n]`` free inputs, ``[P]`` their groups) that is a witness; None if none of the first `at_most` is."""
+        """The first of the candidates (``[P, n]`` free inputs, ``[P]`` their groups) that is a witness; None if none
+        of the first `at_most` is."""
         for point, group in zip(points[:at_most], groups[:at_most], strict=True):
             witness = self.check_one(np.asarray(point), int(group))
             if witness is not None:

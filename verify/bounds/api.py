@@ -1,4 +1,5 @@
-"""Bounds of a network's outputs over boxes: the call that the command line, the Python API and certified training share."""
+"""Bounds of a network's outputs over boxes: the call that the command line, the Python API and certified training
+share."""
 
 from __future__ import annotations
 
@@ -6,15 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from array_api_compat import array_namespace
 
-from ..arrays import options_like, to_numpy
+from ..arrays import array_namespace, options_like, to_numpy
 from ..budget import NEVER, Deadline, MemoryBudget
 from ..errors import UnsupportedError
 from ..graph import Array, Graph
-from ..load.network import Network
 from ..ops.arrays import as_like
-from ..ops.rule import Interval
 from ..problem import flatten
 from .crown import Relaxed, relax, row_bounds
 from .forward import forward_bounds
@@ -24,6 +22,9 @@ from .plan import Plan, make_plan
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ..load.network import Network
+    from ..ops.rule import Interval
+
 METHODS = ("ibp", "crown-ibp", "crown", "forward", "auto-lirpa")
 
 
@@ -31,7 +32,8 @@ METHODS = ("ibp", "crown-ibp", "crown", "forward", "auto-lirpa")
 class OutputBounds:
     """Bounds of the flat output vector, ``[B, m]`` each, and what relaxing the graph met on the way.
 
-    unstable   per nonlinear operator: (node name, entries whose relaxation is not exact, entries), counted over the batch; empty for
+    unstable   per nonlinear operator: (node name, entries whose relaxation is not exact, entries), counted over the
+               batch; empty for
                `auto-lirpa`.
     """
 
@@ -43,11 +45,13 @@ class OutputBounds:
 def bounds(network: Network | Graph, center: Any, radius: Any, method: str = "crown") -> tuple[Array, Array]:
     """Lower and upper bounds of the outputs on ``|x - center| <= radius``.
 
-    center   ``[B, *input shape]`` or any shape that flattens to ``[B, n]``, numpy array or torch tensor; a single point may leave out B.
+    center   ``[B, *input shape]`` or any shape that flattens to ``[B, n]``, numpy array or torch tensor; a single
+             point may leave out B.
     radius   a number, or an array that broadcasts to `center`.
     method   ibp, crown-ibp, crown or forward.
 
-    Returns two arrays ``[B, m]`` over the flat outputs. On torch tensors the bounds are differentiable by center, radius and, for a module
+    Returns two arrays ``[B, m]`` over the flat outputs. On torch tensors the bounds are differentiable by center,
+    radius and, for a module
     loaded with ``live=True``, by its parameters. Raises `BoundsmithError` for sizes that do not fit.
 
     Example:
@@ -75,7 +79,8 @@ def bounds_of(
 ) -> OutputBounds:
     """Bounds of the flat outputs for boxes ``[B, n]``, by one of `METHODS`.
 
-    Raises `UnsupportedError` for an unknown method or an engine that is not installed, `UndefinedOnRegion` where an operator has no finite value, and
+    Raises `UnsupportedError` for an unknown method or an engine that is not installed, `UndefinedOnRegion` where an
+    operator has no finite value, and
     `TimeUp` when the deadline passes.
     """
     if method not in METHODS:

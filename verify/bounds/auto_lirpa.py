@@ -1,6 +1,7 @@
 """An optional second opinion: bounds by auto_LiRPA (0.7 or newer), where the user has installed it.
 
-The graph is handed over as a torch module made of plain torch functions, which auto_LiRPA traces. Only `boundsmith bounds --engine auto-lirpa` and
+The graph is handed over as a torch module made of plain torch functions, which auto_LiRPA traces. Only `boundsmith
+bounds --engine auto-lirpa` and
 cross-checks use this; nothing in verification depends on it.
 """
 
@@ -8,15 +9,18 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import UnsupportedError
 from ..graph import Graph, Node
-from ..load.network import Network
 from ..problem import flatten
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from ..load.network import Network
 
 OLDEST = (0, 7)
 
@@ -25,8 +29,8 @@ def require_auto_lirpa() -> Any:
     """The auto_LiRPA package; raises `UnsupportedError`, saying what to do, if it is missing or too old."""
     if importlib.util.find_spec("auto_LiRPA") is None:
         raise UnsupportedError(
-            "the engine auto-lirpa needs auto_LiRPA 0.7 or newer, which is not installed; install it from its authors' repository, "
-            "or leave out --engine"
+            "the engine auto-lirpa needs auto_LiRPA 0.7 or newer, which is not installed; "
+            "install it from its authors' repository, or leave out --engine"
         )
     import auto_LiRPA
 
@@ -63,7 +67,9 @@ def _functions() -> Mapping[str, Callable[[Node, Mapping[str, Any], Sequence[Any
     def convolution(node: Node, p: Mapping[str, Any], xs: Sequence[Any]) -> Any:
         pads, spatial = node.attributes["pads"], len(node.shape) - 2
         if tuple(pads[:spatial]) != tuple(pads[spatial:]) or spatial != 2:
-            raise UnsupportedError(f"the engine auto-lirpa takes symmetric two-dimensional convolutions only ({node.name})")
+            raise UnsupportedError(
+                f"the engine auto-lirpa takes symmetric two-dimensional convolutions only ({node.name})"
+            )
         x = xs[0].reshape(xs[0].shape[0], *node.input_shapes[0][1:])
         y = functional.conv2d(
             x,
@@ -119,7 +125,9 @@ def torch_module(graph: Graph) -> Any:
     functions = _functions()
     missing = sorted({node.op for node in graph.nodes} - set(functions) - {"Input"})
     if missing:
-        raise UnsupportedError(f"the engine auto-lirpa does not take these operators: {', '.join(missing)}; leave out --engine")
+        raise UnsupportedError(
+            f"the engine auto-lirpa does not take these operators: {', '.join(missing)}; leave out --engine"
+        )
 
     class GraphModule(torch.nn.Module):
         """The graph as a module; parameters are buffers, so that a trace sees constants."""

@@ -1,29 +1,36 @@
 """Backward linear bounds (CROWN) over batches of boxes and specification rows.
 
-Only lower bounds of rows are carried; an upper bound of ``a`` is minus the lower bound of ``-a``. Intermediate bounds come from the same backward
-pass, only for entries that interval bounds leave undecided, as flat (box, entry) pairs: a batch never pays for entries that are stable
+Only lower bounds of rows are carried; an upper bound of ``a`` is minus the lower bound of ``-a``. Intermediate bounds
+come from the same backward
+pass, only for entries that interval bounds leave undecided, as flat (box, entry) pairs: a batch never pays for
+entries that are stable
 in a box. They are intersected with interval bounds and with what a parent domain knew.
 
-Rounding: every backward pass sums the magnitudes of its terms and gives away a few unit roundoffs of that sum, so that float32
+Rounding: every backward pass sums the magnitudes of its terms and gives away a few unit roundoffs of that sum, so
+that float32
 bounds stay below what float64 would give (checked by a property test).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-import numpy as np
-from array_api_compat import array_namespace
+from typing import TYPE_CHECKING
 
-from ..arrays import options_like
+import numpy as np
+
+from ..arrays import array_namespace, options_like
 from ..budget import NEVER, Deadline, MemoryBudget
-from ..graph import Array
 from ..kernels.relaxation import Step, backward_step
 from ..ops import rule
 from ..ops.arrays import as_like, zeros_like_shape
-from ..ops.rule import Interval, Lines
 from .interval import intersect, node_interval, rounding
-from .plan import Plan, Target
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..graph import Array
+    from ..ops.rule import Interval, Lines
+    from .plan import Plan, Target
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +51,8 @@ class Relaxed:
 
 @dataclass(frozen=True, eq=False)
 class LinearBound:
-    """``coefficients . x + constant <= row value`` on the box, ``[B, S, n]`` and ``[B, S]``; `lower` ``[B, S]`` is its minimum there."""
+    """``coefficients . x + constant <= row value`` on the box, ``[B, S, n]`` and ``[B, S]``; `lower` ``[B, S]`` is
+    its minimum there."""
 
     coefficients: Array
     constant: Array
@@ -63,7 +71,8 @@ def relax(
 ) -> Relaxed:
     """Relax the graph on boxes ``[B, n]``.
 
-    With `refine`, targets get backward bounds (CROWN); without, interval bounds only (CROWN-IBP). `inherited` are bounds ``[B, size]``
+    With `refine`, targets get backward bounds (CROWN); without, interval bounds only (CROWN-IBP). `inherited` are
+    bounds ``[B, size]``
     of targets known from before, by node index. Raises `TimeUp` when the deadline passes and `UndefinedOnRegion`.
     """
     nodes = plan.graph.nodes
@@ -169,7 +178,10 @@ def _through(state: Relaxed, position: int, a: Array, index: Array | None) -> tu
     intervals = [state.intervals[source] for source in node.inputs]
     if operator.backward is not None:
         chosen = [
-            (low if low.shape[0] == 1 or index is None else low[index], high if high.shape[0] == 1 or index is None else high[index])
+            (
+                low if low.shape[0] == 1 or index is None else low[index],
+                high if high.shape[0] == 1 or index is None else high[index],
+            )
             for low, high in intervals
         ]
         return operator.backward(node, chosen, a)
@@ -186,9 +198,7 @@ def _constant_lines(state: Relaxed, position: int, a: Array, index: Array | None
     flat = a.reshape(*a.shape[:2], -1)
     low, high = low.reshape(low.shape[0], 1, -1), high.reshape(high.shape[0], 1, -1)
     terms = xp.where(flat > 0, flat * low, xp.where(flat < 0, flat * high, 0.0))
-    zeros = tuple(
-        zeros_like_shape((*a.shape[:2], *shape), a) for shape in node.input_shapes
-    )
+    zeros = tuple(zeros_like_shape((*a.shape[:2], *shape), a) for shape in node.input_shapes)
     return zeros, xp.sum(terms, axis=-1)
 
 
@@ -271,7 +281,8 @@ def _single(state: Relaxed, box: int) -> Relaxed:
 
 
 def _pair_bounds(state: Relaxed, target: int, entries: Array, boxes: Array | None) -> Array:
-    """Lower bounds ``[R, 2]`` of plus and minus the given entries; `boxes` None means all pairs are about the state's one box."""
+    """Lower bounds ``[R, 2]`` of plus and minus the given entries; `boxes` None means all pairs are about the state's
+    one box."""
     start, rows, constant = _seed(state, target, entries)
     xp = array_namespace(rows)
     signed = xp.stack([rows, -rows], axis=1)
@@ -284,7 +295,8 @@ def _pair_bounds(state: Relaxed, target: int, entries: Array, boxes: Array | Non
 
 
 def _seed(state: Relaxed, target: int, entries: Array) -> tuple[int, Array, Array]:
-    """Rows ``[R, *shape]`` that pick entries of a node, taken one step back at once where that is a gather of weights."""
+    """Rows ``[R, *shape]`` that pick entries of a node, taken one step back at once where that is a gather of
+    weights."""
     nodes = state.plan.graph.nodes
     node = nodes[target]
     xp = array_namespace(state.lower)
@@ -306,7 +318,8 @@ def row_bounds(
 ) -> LinearBound:
     """Lower bounds of ``rows y - offsets`` for the graph's output y.
 
-    rows ``[B or 1, S, m]``, offsets ``[B or 1, S]``; returns coefficients ``[B, S, n]``, constants and minima ``[B, S]``. Rows are chunked against
+    rows ``[B or 1, S, m]``, offsets ``[B or 1, S]``; returns coefficients ``[B, S, n]``, constants and minima ``[B,
+    S]``. Rows are chunked against
     the memory budget.
     """
     xp = array_namespace(rows)

@@ -1,29 +1,36 @@
 """Forward linear bounds for inputs of few dimensions: every node between two linear functions of the input.
 
-Through an affine operator, ``L' = W+ L + W- U = (W (L + U) + |W| (L - U)) / 2`` and ``U' = (W (L + U) + |W| (U - L)) / 2``, for coefficients and constants
-alike, so one pass costs about ``2 n`` evaluations of the network, whatever its width; backward bounds cost one a neuron. (Known as
-forward-mode LiRPA: Xu et al. 2020, "Automatic Perturbation Analysis for Scalable Certified Robustness and Beyond".) The result is looser than CROWN's.
+Through an affine operator, ``L' = W+ L + W- U = (W (L + U) + |W| (L - U)) / 2`` and ``U' = (W (L + U) + |W| (U - L))
+/ 2``, for coefficients and constants
+alike, so one pass costs about ``2 n`` evaluations of the network, whatever its width; backward bounds cost one a
+neuron. (Known as
+forward-mode LiRPA: Xu et al. 2020, "Automatic Perturbation Analysis for Scalable Certified Robustness and Beyond".)
+The result is looser than CROWN's.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from array_api_compat import array_namespace
-
-from ..graph import Array, Node
+from ..arrays import array_namespace
 from ..ops import rule
 from ..ops.arrays import as_like, zeros_like_shape
-from ..ops.rule import Interval, Lines
 from .interval import intersect, node_interval, rounding
-from .plan import Plan
+
+if TYPE_CHECKING:
+    from ..graph import Array, Node
+    from ..ops.rule import Interval, Lines
+    from .plan import Plan
 
 
 @dataclass(frozen=True, eq=False)
 class Affine:
-    """Lines around a node's value: ``lower_coefficients . x + lower_constant <= value <= upper_coefficients . x + upper_constant``.
+    """Lines around a node's value: ``lower_coefficients . x + lower_constant <= value <= upper_coefficients . x +
+    upper_constant``.
 
-    Coefficients are ``[B, n, *shape]`` (n inputs), constants ``[B, *shape]``; `terms` ``[B, *shape]`` bounds the magnitudes summed so far, for rounding.
+    Coefficients are ``[B, n, *shape]`` (n inputs), constants ``[B, *shape]``; `terms` ``[B, *shape]`` bounds the
+    magnitudes summed so far, for rounding.
     """
 
     lower_coefficients: Array
@@ -34,7 +41,8 @@ class Affine:
 
 
 def forward_bounds(plan: Plan, lower: Array, upper: Array) -> list[Interval]:
-    """Bounds of every node for boxes ``[B, n]``: forward lines, intersected with interval bounds; differentiable on torch.
+    """Bounds of every node for boxes ``[B, n]``: forward lines, intersected with interval bounds; differentiable on
+    torch.
 
     Raises `UndefinedOnRegion` where an operator has no finite meaning on a box.
     """
@@ -69,7 +77,9 @@ def _identity(lower: Array, upper: Array, node: Node) -> Affine:
     unit[index, index] = 1
     coefficients = xp.broadcast_to(unit[None], (batch, size, size)).reshape(batch, size, *node.shape)
     zero = zeros_like_shape((batch, *node.shape), lower)
-    return Affine(coefficients, zero, coefficients, zero, xp.maximum(abs(lower), abs(upper)).reshape(batch, *node.shape))
+    return Affine(
+        coefficients, zero, coefficients, zero, xp.maximum(abs(lower), abs(upper)).reshape(batch, *node.shape)
+    )
 
 
 def _constant(like: Array, interval: Interval) -> Affine:

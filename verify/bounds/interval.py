@@ -1,21 +1,27 @@
 """Interval bound propagation (IBP), with rounding errors on the safe side.
 
-An affine operator is bounded in centre/radius form, ``M c + b -+ |M| r`` (Gowal et al. 2018, "On the Effectiveness of Interval
-Bound Propagation"). Floating-point evaluation of ``M c + b`` is off by at most about ``u (|M| |c| + |b|)`` times a small factor; that term
+An affine operator is bounded in centre/radius form, ``M c + b -+ |M| r`` (Gowal et al. 2018, "On the Effectiveness of
+Interval
+Bound Propagation"). Floating-point evaluation of ``M c + b`` is off by at most about ``u (|M| |c| + |b|)`` times a
+small factor; that term
 is added to the radius by using ``(1 + g) r + g |c|`` in place of ``r``, so it costs no further product.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from array_api_compat import array_namespace
 
-from ..graph import Array, Graph, Node
+from ..arrays import array_namespace
 from ..ops import rule
-from ..ops.rule import Interval, OpRule
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..graph import Array, Graph, Node
+    from ..ops.rule import Interval, OpRule
 
 ROUNDING_STEPS = 16
 """Unit roundoffs by which a computed sum of products may be off, relative to the sum of the products' magnitudes."""
@@ -54,7 +60,8 @@ def node_interval(node: Node, operator: OpRule, intervals: Sequence[Interval]) -
 
 
 def intersect(first: Interval, second: Interval) -> Interval:
-    """The common part of two valid bounds of the same value; where rounding makes it empty, the hull of the crossed ends."""
+    """The common part of two valid bounds of the same value; where rounding makes it empty, the hull of the crossed
+    ends."""
     xp = array_namespace(first[0])
     lower, upper = xp.maximum(first[0], second[0]), xp.minimum(first[1], second[1])
     return xp.minimum(lower, upper), xp.maximum(lower, upper)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ..graph import Graph
 from ..ops import rule
+
+if TYPE_CHECKING:
+    from ..graph import Graph
 
 _KINKED = frozenset({"Relu", "LeakyRelu", "Abs", "Sign", "IsPositive", "IsNonNegative", "IsZero"})
 _MOVES = frozenset({"Reshape", "Transpose", "Take"})
@@ -68,9 +71,7 @@ def make_plan(graph: Graph) -> Plan:
         index: Target(index, all(op in _KINKED and direct for op, direct in readers[index]))
         for index in sorted(readers)
     }
-    return Plan(
-        graph, graph.inputs[0], graph.outputs[0], targets, nonlinear, max(node.size for node in graph.nodes)
-    )
+    return Plan(graph, graph.inputs[0], graph.outputs[0], targets, nonlinear, max(node.size for node in graph.nodes))
 
 
 def _only_reshapes(graph: Graph, source: int, root: int) -> bool:
@@ -85,7 +86,8 @@ def _only_reshapes(graph: Graph, source: int, root: int) -> bool:
 def _interval_exact(graph: Graph) -> list[bool]:
     """For every node whether its interval bounds cannot be improved by a backward pass (or are not worth one).
 
-    True for the input, for constants, for one arithmetic operator on exact ones read once, and for elementwise functions of a node that is
+    True for the input, for constants, for one arithmetic operator on exact ones read once, and for elementwise
+    functions of a node that is
     refined itself.
     """
     mixed: list[int] = []

@@ -8,16 +8,19 @@ Certification with General Activation Functions", Theorem 3.2)
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace
 
-from ..graph import Array
+from ..arrays import array_namespace
+
+if TYPE_CHECKING:
+    from ..graph import Array
 
 
 class Step(NamedTuple):
-    """An elementwise relaxation prepared for the backward step; each array ``[B, size]``, intercepts None where all zero.
+    """An elementwise relaxation prepared for the backward step; each array ``[B, size]``, intercepts None where all
+    zero.
 
     lower_slopes  one array an input.    spread  ``upper slope - lower slope``, one array an input.
     """
@@ -40,7 +43,8 @@ class Step(NamedTuple):
 def backward_step(coefficients: Array, step: Step) -> tuple[tuple[Array, ...], Array | None]:
     """Carry ``coefficients`` ``[B, S, size]`` from an operator's output to its inputs.
 
-    Returns one ``[B, S, size]`` an input and the constants ``[B, S]`` to add (None for zero). The argument is not changed.
+    Returns one ``[B, S, size]`` an input and the constants ``[B, S]`` to add (None for zero). The argument is not
+    changed.
     """
     if isinstance(coefficients, np.ndarray):
         return _backward_step_numpy(coefficients, step)

@@ -179,8 +179,8 @@ class GraphBuilder:
 
     def take(self, x: Variable, indices: np.ndarray, fill: float = 0.0) -> Variable:
         """``y.flat = x.flat[indices]``; index -1 means `fill`."""
-        self.claim(indices.shape)
-        flat = np.ascontiguousarray(indices, dtype=np.int64)
+        # `ascontiguousarray` would give a scalar an axis.
+        flat = np.asarray(indices, dtype=np.int64, order="C").reshape(self.claim(indices.shape))
         has_fill = bool(flat.size) and int(flat.min()) < 0
         source = self._before_reshapes(x)
         earlier = self.nodes[source.index]

@@ -6,7 +6,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from array_api_compat import array_namespace
+
+from ..arrays import array_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
-from array_api_compat import array_namespace
-
+from ..arrays import array_namespace
 from ..graph import Array, Node
 from ..kernels.convolution import Window, convolve, convolve_adjoint
 from .arrays import parameter

@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from array_api_compat import array_namespace
-
+from ..arrays import array_namespace
 from ..errors import UndefinedOnRegion
 from ..graph import Array, Node
 from .arrays import quiet, smallest

@@ -13,8 +13,8 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 
+from ..arrays import array_namespace
 from ..graph import Array, Node
 from .arrays import bound_by_constants, same_batch, zeros_like_shape
 from .rule import Interval, OpRule

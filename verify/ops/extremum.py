@@ -6,8 +6,7 @@ from functools import reduce
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from array_api_compat import array_namespace
-
+from ..arrays import array_namespace
 from ..graph import Array, Node
 from .arrays import quiet, same_batch, smallest, unit_roundoff
 from .rule import Interval, Lines, OpRule

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from array_api_compat import array_namespace
-
+from ..arrays import array_namespace
 from .arrays import quiet, unit_roundoff
 from .functions import erf, normal_density, sigmoid
 from .lines import Line, better_above, chord_slope, line_above, line_below, unary_relaxation

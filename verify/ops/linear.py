@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
-from array_api_compat import array_namespace
-
+from ..arrays import array_namespace
 from ..graph import Array, Node
 from .arrays import defined, parameter, quiet, same_batch, zeros_like_shape
 from .rule import Interval, LinearRule, OpRule

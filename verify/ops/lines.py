@@ -14,8 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from array_api_compat import array_namespace
-
+from ..arrays import array_namespace
 from ..graph import Array, Node
 from .arrays import quiet, smallest, surely_finite, unit_roundoff
 from .rule import Interval, Lines, Relax

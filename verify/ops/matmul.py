@@ -5,8 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from array_api_compat import array_namespace
-
+from ..arrays import array_namespace
 from .arrays import bound_by_constants, defined, four_corners, inner, parameter, quiet, surely_finite
 from .linear import centre_radius_interval, no_bias
 from .rule import Interval, LinearRule, OpRule

@@ -8,8 +8,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from array_api_compat import array_namespace
-
+from ..arrays import array_namespace
 from ..errors import UndefinedOnRegion
 from ..graph import Array, Node
 from .arrays import four_corners, quiet, same_batch, smallest, surely_finite, unit_roundoff

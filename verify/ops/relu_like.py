@@ -10,8 +10,7 @@ import math
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from array_api_compat import array_namespace
-
+from ..arrays import array_namespace
 from .arrays import parameter, product, quiet, smallest, surely_finite, unit_roundoff
 from .lines import (
     Line,

@@ -1,21 +1,26 @@
 """What an operator means: the record that a row of the operator table holds.
 
-Two kinds of operators exist. *Linear* ones (affine in their variable inputs) state themselves by `LinearRule`; their interval
-bounds, adjoint and forward bounds all follow from it. *Nonlinear* ones state a range (`interval`) and, where they have one,
+Two kinds of operators exist. *Linear* ones (affine in their variable inputs) state themselves by `LinearRule`; their
+interval
+bounds, adjoint and forward bounds all follow from it. *Nonlinear* ones state a range (`interval`) and, where they
+have one,
 a linear relaxation (`relax`) valid on given input ranges. An absent capability is ``None``, never a silent default.
 
 Array conventions. Values are ``[B, *shape]``. Backward coefficients are ``[R, *shape]`` where ``R`` enumerates
-(domain, row) pairs; linear rules never need to know how ``R`` is made up. All functions are generic over numpy arrays and torch
+(domain, row) pairs; linear rules never need to know how ``R`` is made up. All functions are generic over numpy arrays
+and torch
 tensors (`array_api_compat.array_namespace`), pure, and must not change their arguments.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..graph import Array, Node
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 Interval = tuple[Array, Array]
 """Lower and upper bounds of a node's value, each ``[B, *shape]`` (``B`` may be 1 for constants)."""
@@ -28,7 +33,8 @@ class LinearRule:
     apply(node, xs)      ``M x + b``; xs one array ``[B, *shape_k]`` an input.
     apply_linear(node, xs)   ``M x`` without the constant.
     magnitude(node, xs)  ``|M| x`` (absolute coefficients, no constant).
-    adjoint(node, a)     ``M^T a``: coefficients ``[R, *shape]`` on the output to a tuple of ``[R, *shape_k]`` on the inputs.
+    adjoint(node, a)     ``M^T a``: coefficients ``[R, *shape]`` on the output to a tuple of ``[R, *shape_k]`` on the
+                         inputs.
     bias(node)           ``b`` as an array ``[*shape]`` (or broadcastable to it), or None when it is zero.
     """
 
@@ -70,15 +76,19 @@ class OpRule:
     """One row of the operator table.
 
     evaluate(node, xs)             the value ``[B, *shape]``.
-    interval(node, intervals)      bounds of the value, valid whenever every input lies in its interval. Must hold for infinite
+    interval(node, intervals)      bounds of the value, valid whenever every input lies in its interval. Must hold for
+    infinite
                                    interval ends too (answer infinite, never NaN); raises `UndefinedOnRegion` where the
                                    operator has no finite meaning (log of a negative ...) on the whole region.
     linear                         set for linear operators only.
-    relax(node, intervals, slope)  linear relaxation of an elementwise nonlinear operator; None: use the interval as two constant lines.
-    backward(node, intervals, a)   for nonlinear operators that are not elementwise: ``a`` is ``[B, S, *shape]``, returns
+    relax(node, intervals, slope)  linear relaxation of an elementwise nonlinear operator; None: use the interval as
+    two constant lines.
+    backward(node, intervals, a)   for nonlinear operators that are not elementwise: ``a`` is ``[B, S, *shape]``,
+    returns
                                    (one ``[B, S, *shape_k]`` an input, constants ``[B, S]``) such that
                                    ``sum_k <a_k, x_k> + constant <= <a, y>`` on the intervals.
-    vjp(node, xs, y, gradient)     gradient of ``<gradient, y>`` by each input (a subgradient at kinks; zero through step functions);
+    vjp(node, xs, y, gradient)     gradient of ``<gradient, y>`` by each input (a subgradient at kinks; zero through
+    step functions);
                                    None for linear operators, whose adjoint serves.
     summary                        one sentence for `boundsmith supports`.
     """

@@ -13,8 +13,8 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 
+from ..arrays import array_namespace
 from ..graph import Array, Node
 from .arrays import quiet, unit_roundoff
 from .functions import constant, erf, sigmoid

@@ -5,8 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from array_api_compat import array_namespace
-
+from ..arrays import array_namespace
 from .arrays import smallest, unit_roundoff
 from .lines import Line, better_above, better_below, mixed, unary_relaxation
 from .rule import Interval, OpRule

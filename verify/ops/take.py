@@ -11,8 +11,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
-from array_api_compat import array_namespace
 
+from ..arrays import array_namespace
 from .arrays import index_parameter, zeros_like_shape
 from .rule import Interval, LinearRule, OpRule
 

@@ -6,8 +6,7 @@ import math
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from array_api_compat import array_namespace
-
+from ..arrays import array_namespace
 from ..errors import UndefinedOnRegion
 from .arrays import quiet, unit_roundoff
 from .functions import constant

@@ -1,21 +1,27 @@
 """Domain clipping: cutting a box with linear lower bounds of the rows of a clause.
 
-A point is unsafe for a clause only if every row has ``C f(x) - d <= 0``, so only if ``a . x + c <= 0`` for each linear lower bound
+A point is unsafe for a clause only if every row has ``C f(x) - d <= 0``, so only if ``a . x + c <= 0`` for each
+linear lower bound
 ``a . x + c <= C f(x) - d``. On the box this bounds every coordinate: ``a_i x_i <= -c - min over the others``.
 """
 
 from __future__ import annotations
 
-from array_api_compat import array_namespace
+from typing import TYPE_CHECKING
 
+from ..arrays import array_namespace
 from ..bounds.interval import rounding
-from ..graph import Array
+
+if TYPE_CHECKING:
+    from ..graph import Array
 
 
 def clip(lower: Array, upper: Array, coefficients: Array, constant: Array) -> tuple[Array, Array]:
-    """The parts of boxes ``[B, n]`` where each row of ``coefficients . x + constant`` (``[B, S, n]``, ``[B, S]``) can be <= 0.
+    """The parts of boxes ``[B, n]`` where each row of ``coefficients . x + constant`` (``[B, S, n]``, ``[B, S]``) can
+    be <= 0.
 
-    Returns ``[B, S, n]`` ends for each row on its own, widened by the rounding of their computation, never beyond the box. An empty part
+    Returns ``[B, S, n]`` ends for each row on its own, widened by the rounding of their computation, never beyond the
+    box. An empty part
     shows as lower > upper.
     """
     xp = array_namespace(coefficients)

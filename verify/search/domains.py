@@ -5,13 +5,16 @@ Depth first keeps the pool short (about batch size times depth), which bounds me
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from array_api_compat import array_namespace
+from ..arrays import array_namespace
 
-from ..graph import Array
-from ..ops.rule import Interval
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..graph import Array
+    from ..ops.rule import Interval
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,8 +24,10 @@ class Domains:
     lower, upper   ``[N, n]`` in the search's dtype.
     group          ``[N]`` index of the problem's group that the box belongs to.
     active         bool ``[N, K]``: the group's clauses not yet refuted on the box.
-    margin         ``[N]``: the largest proven lower bound of the violation margin on the parent, over its open clauses the smallest.
-    inherited      bounds ``[N, size]`` of the plan's targets from the parent, by node index; empty where they are not kept.
+    margin         ``[N]``: the largest proven lower bound of the violation margin on the parent, over its open
+                   clauses the smallest.
+    inherited      bounds ``[N, size]`` of the plan's targets from the parent, by node index; empty where they are not
+                   kept.
     """
 
     lower: Array

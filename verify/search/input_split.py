@@ -1,8 +1,11 @@
 """Branch-and-bound by splitting the input box, over batches of thousands of boxes.
 
-Each round bounds a batch of boxes (CROWN with the parents' bounds inherited), drops the clauses that a positive row refutes, cuts the
-remaining boxes by the rows' own linear bounds (`clipping`), tries a few concrete points of each box, and splits along the input whose
-coefficient times width is largest. A box is closed when all clauses are refuted on it; the problem is `unsat` when no box is left.
+Each round bounds a batch of boxes (CROWN with the parents' bounds inherited), drops the clauses that a positive row
+refutes, cuts the
+remaining boxes by the rows' own linear bounds (`clipping`), tries a few concrete points of each box, and splits along
+the input whose
+coefficient times width is largest. A box is closed when all clauses are refuted on it; the problem is `unsat` when no
+box is left.
 """
 
 from __future__ import annotations
@@ -11,34 +14,38 @@ import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from array_api_compat import array_namespace
-
+from ..arrays import array_namespace
 from ..bounds.crown import LinearBound, Relaxed, relax, row_bounds
-from ..bounds.plan import Plan
 from ..budget import Deadline, MemoryBudget, TimeUp
 from ..graph import Array
 from ..load.evaluate import output_vector
-from ..ops.rule import Interval
 from ..rows import Rows
 from .clipping import clip
 from .domains import Domains, Pool, concatenate
 
+if TYPE_CHECKING:
+    from ..bounds.plan import Plan
+    from ..ops.rule import Interval
+
 INHERIT_AT_MOST = 4096
-"""Bounds are handed from parent to child while the targets have at most this many entries in all; beyond, memory costs more than it saves."""
+"""Bounds are handed from parent to child while the targets have at most this many entries in all; beyond, memory
+costs more than it saves."""
 
 CLIP_AT_MOST = 64
-"""Clauses up to which every open clause cuts the box; with more, the hull of the cuts is hardly smaller than the box."""
+"""Clauses up to which every open clause cuts the box; with more, the hull of the cuts is hardly smaller than the
+box."""
 
 HIDDEN_SHARE = 0.3
-"""Share of the largest coefficient that every input is credited with when choosing where to split (0.01 to 1 solve ACAS Xu alike, 0 loops)."""
+"""Share of the largest coefficient that every input is credited with when choosing where to split (0.01 to 1 solve
+ACAS Xu alike, 0 loops)."""
 
 
 @dataclass(frozen=True)
 class SplitOptions:
-    """batch: boxes a round and worker; workers: threads; refine: CROWN intermediate bounds (else interval ones only)."""
+    """batch: boxes a round and worker; workers: threads; refine: CROWN intermediate bounds (else interval ones
+    only)."""
 
     batch: int = 256
     workers: int = 1
@@ -47,7 +54,8 @@ class SplitOptions:
 
 @dataclass
 class SplitReport:
-    """What a search did. `closed` says that no domain is left and none was lost; `stuck` are boxes too small to split in this dtype; `exhausted`
+    """What a search did. `closed` says that no domain is left and none was lost; `stuck` are boxes too small to split
+    in this dtype; `exhausted`
     says that nothing more can be done with what is left (one pass only, or memory)."""
 
     closed: bool = False
@@ -74,7 +82,8 @@ def search(
     check: Check,
     one_pass: bool = False,
 ) -> SplitReport:
-    """Search until the pool is empty, a witness is found, or the deadline passes (`TimeUp` is caught; the report is then not closed).
+    """Search until the pool is empty, a witness is found, or the deadline passes (`TimeUp` is caught; the report is
+    then not closed).
 
     With `one_pass`, the pool's boxes are bounded once, and those left open are returned as stuck.
     """
@@ -132,7 +141,9 @@ def _collect(report: SplitReport, pool: Pool, outcomes: Sequence[_Outcome], chec
     return True
 
 
-def _map(executor: ThreadPoolExecutor | None, work: Callable[[Domains], _Outcome], pieces: list[Domains]) -> list[_Outcome]:
+def _map(
+    executor: ThreadPoolExecutor | None, work: Callable[[Domains], _Outcome], pieces: list[Domains]
+) -> list[_Outcome]:
     if executor is None or len(pieces) == 1:
         return [work(piece) for piece in pieces]
     return list(executor.map(work, pieces))
@@ -233,7 +244,8 @@ def _targets(plan: Plan, state: Relaxed, index: Array) -> dict[int, Interval]:
 
 
 def _probe(plan: Plan, own: Rows, domains: Domains, bound: LinearBound) -> tuple[Array, Array]:
-    """Concrete points of each box that are unsafe as far as this dtype can tell: of centres and minimisers of the weakest row."""
+    """Concrete points of each box that are unsafe as far as this dtype can tell: of centres and minimisers of the
+    weakest row."""
     xp = array_namespace(domains.lower)
     centre = 0.5 * (domains.lower + domains.upper)
     weakest = xp.argmin(xp.where(xp.isfinite(bound.lower), bound.lower, xp.inf), axis=1)
