@@ -283,7 +283,7 @@ def test_slice_and_scatter_at_a_position_that_depends_on_the_inputs() -> None:
         helper.make_node("Slice", ["range", "start", "end", "zero"], ["places"]),
         helper.make_node("Unsqueeze", ["places", "one"], ["indices"]),
         helper.make_node("ScatterND", ["data", "indices", "part"], ["scattered"]),
-        helper.make_node("Gather", ["scattered", "places"], ["gathered"], axis=0),
+        helper.make_node("Gather", ["scattered", "start"], ["gathered"], axis=0),
         helper.make_node("Concat", ["scattered", "gathered"], ["y"], axis=0),
     ]
     constants = {

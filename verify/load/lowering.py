@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .builder import GraphBuilder, LoweringError, Value, Variable, is_known, shape_of
+from .marks import NONE, Marks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,7 +21,7 @@ class Call:
     """One operator application of the source network.
 
     `inputs` holds None where an optional input is absent; `opset` is the version of the operator's domain;
-    `outputs` how many outputs the source names.
+    `outputs` how many outputs the source names; `marks` tell of inputs whose actual shape depends on the network's.
     """
 
     builder: GraphBuilder
@@ -29,6 +30,11 @@ class Call:
     attributes: Mapping[str, Any]
     opset: int
     outputs: int = 1
+    marks: tuple[Marks, ...] = ()
+
+    def mark(self, position: int) -> Marks:
+        """How the input at `position` differs from the value that stands for it."""
+        return self.marks[position] if position < len(self.marks) else NONE
 
     def has(self, position: int) -> bool:
         """Whether the optional input at `position` is given."""

@@ -9,6 +9,7 @@ import numpy as np
 from .builder import GraphBuilder, Value, Variable, is_known, shape_of
 from .lowering import Call, Lowering, LoweringError, normal_axis
 from .lowering_shape import rearranged
+from .shortening import existing, first_entry, origin
 
 
 def _slice(call: Call) -> Value:
@@ -42,7 +43,7 @@ def _python_slice(start: int, end: int, step: int, extent: int) -> tuple[int, in
 def _slice_at_variable(call: Call, axes: tuple[int, ...] | None, steps: tuple[int, ...] | None) -> Value:
     """``data[start : start + length]`` along one axis, where start depends on the inputs but length does not.
 
-    Valid where the slice lies inside the data; ONNX would shorten it elsewhere, which static shapes cannot express.
+    Where it reaches past the data, ONNX shortens it; `shortening` follows what becomes of the result.
     """
     data, start, end = call.value(0), call.x(1), call.x(2)
     if start.size != 1 or (axes is not None and len(axes) != 1) or (steps or (1,)) != (1,):
@@ -60,24 +61,13 @@ def _slice_at_variable(call: Call, axes: tuple[int, ...] | None, steps: tuple[in
         return np.full(builder.claim(made), data.reshape(-1)[0])
     if is_known(data) and data.ndim == 1 and data.size > 1 and np.all(np.diff(data) == data[1] - data[0]):
         step = data[1] - data[0]
-        first = builder.broadcast(builder.reshape(start, (1,)), (length,))
+        begin = first_entry(builder, builder.reshape(start, (1,)), data.size)
+        first = builder.broadcast(begin, (length,))
         line = builder.scale(first, np.asarray(step), data[0] + np.arange(length) * step)
         return Variable(line.index, line.shape, data.dtype, line.integral)
     source = builder.variable(data)
     position = builder.reshape(start, (1,))
     return builder.add("DynamicSlice", (source, position), made, attributes={"axis": axis, "length": length})
-
-
-def origin(builder: GraphBuilder, x: Variable) -> tuple[int, float]:
-    """A one-element tensor as (node it comes from, constant added to that node's value)."""
-    index, offset = x.index, 0.0
-    while True:
-        node = builder.nodes[index]
-        if node.op == "Scale" and "scale" not in node.params:
-            offset += float(np.asarray(node.params["shift"]).reshape(()))
-        elif node.op != "Reshape":
-            return index, offset
-        index = node.inputs[0]
 
 
 def _gather(call: Call) -> Value:
@@ -151,7 +141,18 @@ def _scatter_nd(call: Call) -> Value:
         flat = np.arange(data.size).reshape(data.shape)
         places = flat[tuple(np.moveaxis(np.asarray(indices, dtype=np.int64), -1, 0))]
         return _overwritten(call.builder, data, updates, places)
-    return call.builder.add("ScatterND", (data, call.x(1), updates), data.shape)
+    return call.builder.add("ScatterND", (data, _existing_positions(call), updates), data.shape)
+
+
+def _existing_positions(call: Call) -> Variable:
+    """Index vectors, those that the source does not have moved out of range, where they write nothing."""
+    builder, indices = call.builder, call.x(1)
+    axes = call.mark(1).axes
+    if not axes:
+        return indices
+    mask = existing(builder, axes, indices.shape)
+    outside = builder.constant(np.full((1,) * len(indices.shape), max(call.value(0).shape), dtype=np.int64))
+    return builder.elementwise("Where", (mask, indices, outside), integral=True)
 
 
 def _scatter_elements(call: Call) -> Value:

@@ -15,7 +15,9 @@ from .folding import FOLDED_ONLY, fold
 from .lowering import Call, Lowering
 from .lowering_shape import static_shape, static_size
 from .lowering_table import DOMAINS, LOWERINGS
+from .marks import NONE, Marks
 from .onnx_reader import attribute_value, declared_shape, element_type, tensor_to_array
+from .shortening import follow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -82,6 +84,7 @@ class _Importer:
         self.proto = model.graph
         self.opset = self._opset(model)
         self.values: dict[str, Value] = {}
+        self.marks: dict[str, Marks] = {}
         self.failed: set[str] = set()
         self.complaints: list[str] = []
 
@@ -203,14 +206,22 @@ class _Importer:
             if isinstance(attributes.get(name), int):
                 attributes[name] = element_type(attributes[name], f"the result of {node.op_type}")
         inputs = tuple(self.values[name] if name else None for name in node.input)
-        call = Call(self.builder, node.op_type, inputs, attributes, self.opset, outputs)
+        marks = tuple(self.marks.get(name, NONE) for name in node.input) if self.marks else ()
+        call = Call(self.builder, node.op_type, inputs, attributes, self.opset, outputs, marks)
         if self.opset < row.since:
             raise LoweringError(
                 f"its form before operator set {row.since} is not covered (this model uses {self.opset})"
             )
-        if node.op_type in _STATIC:
-            return (_STATIC[node.op_type](call),)
-        if not any(isinstance(value, Variable) for value in inputs):
+        made = self._made(call, row)
+        mark = follow(call, made[0])
+        if mark.matters:
+            self.marks.update((name, mark) for name in node.output)
+        return made
+
+    def _made(self, call: Call, row: Lowering) -> tuple[Value, ...]:
+        if call.op_type in _STATIC:
+            return (_STATIC[call.op_type](call),)
+        if not any(isinstance(value, Variable) for value in call.inputs):
             return tuple(value if isinstance(value, Variable) else np.asarray(value) for value in fold(call, row))
         result = row.lower(call)
         return result if isinstance(result, tuple) else (result,)
@@ -239,6 +250,9 @@ class _Importer:
         for info in self.proto.output:
             if info.name not in self.values:
                 raise LoadError(f"{self.label}: output {info.name} is made by no operator; the model is damaged.")
+            mark = self.marks.get(info.name, NONE)
+            if mark.matters and not mark.checked:
+                raise LoadError(f"{self.label}: the shape of output {info.name} depends on the network's inputs.")
             self.builder.label = info.name
             made.append(self.builder.variable(self.values[info.name]))
         return made

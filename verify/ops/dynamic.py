@@ -17,7 +17,11 @@ import numpy as np
 from ..arrays import array_namespace
 from ..graph import Array, Node
 from .arrays import bound_by_constants, same_batch, zeros_like_shape
+from .convex import require
 from .rule import Interval, OpRule
+
+_SLACK = 0.01
+"""Indices are whole numbers; by this much their bounds may be off through rounding."""
 
 IntervalFunction = Callable[[Node, Sequence[Interval]], Interval]
 
@@ -99,14 +103,26 @@ def _flat_positions(indices: Array, extents: Sequence[int]) -> Array:
     return flat
 
 
-def _possible_positions(lower: Array, upper: Array, place: int, extents: Sequence[int]) -> Array:
+def _writable(indices: Array, extents: Sequence[int]) -> Array:
+    """Flat positions as `_flat_positions` has them, but one past the last for index vectors out of range."""
+    xp = array_namespace(indices)
+    vectors = _whole(indices).reshape(indices.shape[0], -1, len(extents))
+    outside = vectors[..., 0] != vectors[..., 0]
+    for axis, extent in enumerate(extents):
+        outside = outside | (vectors[..., axis] < -extent) | (vectors[..., axis] >= extent)
+    return xp.where(outside, math.prod(extents), _flat_positions(indices, extents))
+
+
+def _possible_positions(lower: Array, upper: Array, place: int, extents: Sequence[int], clamped: bool) -> Array:
     """Which flat positions ``[B, count]`` the index vector at `place` may name, by its bounds ``[B, places,
-    depth]``.
+    depth]``; those out of range name none, or the nearest if `clamped`.
     """
     possible = None
     for axis, extent in enumerate(extents):
         candidates = _range_like(lower, extent)
-        low, high = lower[:, place, axis, None], upper[:, place, axis, None]
+        low, high = lower[:, place, axis, None] - _SLACK, upper[:, place, axis, None] + _SLACK
+        if clamped:
+            low, high = low.clip(None, extent - 1), high.clip(-extent, None)
         hit = (candidates >= low) & (candidates <= high)
         hit = hit | ((candidates - extent >= low) & (candidates - extent <= high))
         possible = hit if possible is None else (possible[:, :, None] & hit[:, None, :]).reshape(hit.shape[0], -1)
@@ -151,7 +167,8 @@ def _gather_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
     extents, count, rest = _gather_layout(node)
     data = (low.reshape(-1, count, rest), high.reshape(-1, count, rest))
     first, last = (end.reshape(end.shape[0], -1, len(extents)) for end in (first, last))
-    hulls = [_hull(xp, _possible_positions(first, last, place, extents), data) for place in range(first.shape[1])]
+    masks = [_possible_positions(first, last, place, extents, True) for place in range(first.shape[1])]
+    hulls = [_hull(xp, mask, data) for mask in masks]
     return tuple(xp.stack(ends, axis=1).reshape(-1, *node.shape) for ends in zip(*hulls, strict=True))
 
 
@@ -177,25 +194,34 @@ def _added_at(target: Array, flat: Array, amounts: Array) -> Array:
 
 def _written(data: Array, flat: Array, updates: Array) -> Array:
     """A copy of ``data`` ``[B, count, rest]`` with ``updates`` ``[B, places, rest]`` at positions ``flat`` ``[B,
-    places]``.
+    places]``; position ``count`` is nowhere.
     """
     where = (array_namespace(data).broadcast_to(_batch_index(data), flat.shape), flat)
+    result = _with_spare(data)
     if isinstance(data, np.ndarray):
-        result = data.copy()
         result[where] = updates
-        return result
-    return data.index_put(where, updates)
+        return result[:, :-1]
+    return result.index_put(where, updates)[:, :-1]
+
+
+def _with_spare(data: Array) -> Array:
+    """A copy of ``[B, count, rest]`` with a further position of zeros."""
+    spare = zeros_like_shape((data.shape[0], 1, data.shape[2]), data)
+    return array_namespace(data).concat((data, spare), axis=1)
 
 
 def _scatter(node: Node, xs: Sequence[Array]) -> Array:
     data, indices, updates = same_batch(xs)
     extents, count, rest = _gather_layout(node)
-    flat = _flat_positions(indices, extents)
+    flat = _writable(indices, extents)
     return _written(data.reshape(-1, count, rest), flat, updates.reshape(data.shape[0], -1, rest)).reshape(data.shape)
 
 
 def _scatter_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
-    """Updates one after the other: at the one possible position they replace, at several they widen."""
+    """Updates one after the other: at the one possible position they replace, at several they widen.
+
+    Index vectors out of range write nothing (the importer makes them so where the source has no entry).
+    """
     ends = same_batch([end for pair in intervals for end in pair])
     xp = array_namespace(ends[0])
     low, high, first, last, low_update, high_update = ends
@@ -206,7 +232,7 @@ def _scatter_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
     first, last = (end.reshape(end.shape[0], -1, len(extents)) for end in (first, last))
     low_update, high_update = (end.reshape(end.shape[0], -1, rest) for end in (low_update, high_update))
     for place in range(first.shape[1]):
-        possible = _possible_positions(first, last, place, extents)[:, :, None]
+        possible = _possible_positions(first, last, place, extents, False)[:, :, None]
         certain = possible & xp.all(first[:, place] == last[:, place], axis=-1)[:, None, None]
         new_low, new_high = low_update[:, place, None], high_update[:, place, None]
         low = xp.where(certain, new_low, xp.where(possible, xp.minimum(low, new_low), low))
@@ -217,9 +243,9 @@ def _scatter_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
 def _scatter_vjp(node: Node, xs: Sequence[Array], y: Array, gradient: Array) -> tuple[Array, ...]:
     data, indices, updates = same_batch(xs)
     extents, count, rest = _gather_layout(node)
-    flat = _flat_positions(indices, extents)
+    flat = _writable(indices, extents)
     grid = gradient.reshape(data.shape[0], count, rest)
-    on_updates = grid[_batch_index(grid), flat].reshape(updates.shape)
+    on_updates = _with_spare(grid)[_batch_index(grid), flat].reshape(updates.shape)
     zeros = zeros_like_shape((data.shape[0], flat.shape[1], rest), gradient)
     return _written(grid, flat, zeros).reshape(data.shape), array_namespace(indices).zeros_like(indices), on_updates
 
@@ -250,9 +276,13 @@ def _slice_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
     low, high, first, last_start = same_batch([end for pair in intervals for end in pair])
     xp = array_namespace(low)
     before, extent, length, after, last = _slice_layout(node)
+    # Elsewhere ONNX shortens the slice, which a static shape cannot express.
+    inside = (first > -1.0 + _SLACK) & (last_start < last + 1.0 - _SLACK)
+    require(node, inside, "its start may lie where the slice would leave the data")
     low, high = (end.reshape(-1, before, extent, after) for end in (low, high))
     first, last_start = (
-        _whole(end).reshape(-1, 1, 1, 1).clip(0, last) for end in (xp.ceil(first), xp.floor(last_start))
+        _whole(end).reshape(-1, 1, 1, 1).clip(0, last)
+        for end in (xp.ceil(first - _SLACK), xp.floor(last_start + _SLACK))
     )
     least, most = xp.full_like(low[:, :, :length], math.inf), xp.full_like(low[:, :, :length], -math.inf)
     for start in range(last + 1):
