@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .arrays import array_namespace
+from .arrays import array_namespace, options_like
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,37 +18,64 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """All groups' rows, padded to one shape: rows ``[G, R, m]``, offsets ``[G, R]``, membership ``[G, R, K]`` (1
-    where the row is one of
-    the clause's), clauses ``[G, K]`` (True where the clause exists). Padding rows are never positive."""
+    """All groups' rows, padded to one shape.
+
+    rows     ``[G, R, m]``;  offsets ``[G, R]``. Padding rows have an infinite offset and are never positive.
+    slots    integers ``[G, K, S]``: the rows of each clause; entries equal to ``R`` stand for no row.
+    clauses  bool ``[G, K]``: whether the clause exists.
+    """
 
     rows: Array
     offsets: Array
-    membership: Array
+    slots: Array
     clauses: Array
+
+    def of(self, group: Array) -> Rows:
+        """The rows of each domain's group ``[B, ...]``; with a single group as they are, ``[1, ...]`` (broadcasts)."""
+        if self.rows.shape[0] == 1:
+            return self
+        return Rows(self.rows[group], self.offsets[group], self.slots[group], self.clauses[group])
+
+    def by_clause(self, values: Array, fill: float) -> Array:
+        """Row values ``[B, R, ...]`` arranged as ``[B, K, S, ...]``, `fill` where a clause has fewer rows."""
+        xp = array_namespace(values)
+        batch, rows = values.shape[:2]
+        if self.slots.shape[0] == 1 and rows == self.slots.shape[1] and self.slots.shape[2] == 1:
+            return values[:, :, None]  # one row a clause, in order
+        padding = xp.full_like(values[:, :1], fill)
+        padded = xp.concat([values, padding], axis=1)
+        if self.slots.shape[0] == 1:
+            return padded[:, self.slots[0]]
+        return padded[xp.arange(batch, **options_like(values))[:, None, None], self.slots]
+
+    def strongest(self, values: Array) -> Array:
+        """The largest value of each clause's rows, ``[B, R]`` to ``[B, K]``; ``-inf`` for a clause without rows."""
+        return array_namespace(values).max(self.by_clause(values, -float("inf")), axis=2)
 
 
 def prepare_rows(groups: Sequence[Group], like: Array) -> Rows:
     """Pad the groups' rows to one shape in the library, dtype and device of `like`."""
-    first = groups[0]
     count = max(1, max(len(group.offsets) for group in groups))
     clauses = max(group.count for group in groups)
-    columns = first.rows.shape[1]
+    depth = max(1, max(int(np.bincount(group.clause, minlength=1).max()) for group in groups))
+    columns = groups[0].rows.shape[1]
     rows = np.zeros((len(groups), count, columns))
     offsets = np.full((len(groups), count), np.inf)
-    membership = np.zeros((len(groups), count, clauses))
+    slots = np.full((len(groups), clauses, depth), count, dtype=np.int64)
     present = np.zeros((len(groups), clauses), dtype=bool)
     for position, group in enumerate(groups):
         size = len(group.offsets)
         rows[position, :size] = group.rows
         offsets[position, :size] = group.offsets
-        membership[position, np.arange(size), group.clause] = 1
+        # Rows are sorted by clause, so a row's place within its clause is its distance from the clause's first row.
+        first = np.searchsorted(group.clause, group.clause)
+        slots[position, group.clause, np.arange(size) - first] = np.arange(size)
         present[position, : group.count] = True
     xp = array_namespace(like)
-    options: dict[str, Any] = {} if isinstance(like, np.ndarray) else {"device": like.device}
+    options = options_like(like)
     return Rows(
         xp.asarray(rows, dtype=like.dtype, **options),
         xp.asarray(offsets, dtype=like.dtype, **options),
-        xp.asarray(membership, dtype=like.dtype, **options),
+        xp.asarray(slots, **options),
         xp.asarray(present, **options),
     )

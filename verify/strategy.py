@@ -22,8 +22,9 @@ from .attack.pgd import AttackOptions, attack
 from .attack.replay import Replay
 from .bounds.plan import Plan, make_plan
 from .budget import Deadline, MemoryBudget
-from .errors import LoadError, UndefinedOnRegion
+from .errors import UndefinedOnRegion
 from .load.network import Network, check_network, load
+from .matching import assign, in_declared_order
 from .problem import Problem, join
 from .result import Phase, Result, Verdict, Witness
 from .rows import Rows, prepare_rows
@@ -110,31 +111,17 @@ def verify_property(
 ) -> Result:
     """Decide a property about loaded networks, given by declared name. Raises `BoundsmithError` for input that does
     not fit."""
-    return _decide(property, networks, options, deadline, _Log())
+    ordered = {name: in_declared_order(property, name, network) for name, network in assign(property, networks).items()}
+    return _decide(property, ordered, options, deadline, _Log())
 
 
 def _load_networks(property: Property, files: Mapping[str, Path]) -> dict[str, Network]:
     """The declared networks; each file is loaded once and checked against the runtime on the query's own region."""
-    assigned: dict[str, Path] = {}
-    for declared in property.networks:
-        same = declared.equal_to
-        file = files.get(declared.name) or files.get("") or (files.get(same) if same else None)
-        if file is None:
-            raise LoadError(
-                f"{property.source}: no file is given for network {declared.name}; add --network {declared.name}=FILE"
-            )
-        assigned[declared.name] = file
-    unknown = sorted(set(files) - {declared.name for declared in property.networks} - {""})
-    if unknown:
-        raise LoadError(f"{property.source} declares no network {unknown[0]}; it declares {', '.join(assigned)}")
-    by_file: dict[Path, Network] = {}
-    for file in assigned.values():
-        if file not in by_file:
-            by_file[file] = load(file, check=False)
-    networks = {name: by_file[file] for name, file in assigned.items()}
-    for network in by_file.values():
-        names = [name for name, other in networks.items() if other is network]
-        check_network(network, *_region_of(property, names[0], network))
+    assigned = assign(property, files)
+    by_file = {file: load(file, check=False) for file in dict.fromkeys(assigned.values())}
+    networks = {name: in_declared_order(property, name, by_file[file]) for name, file in assigned.items()}
+    for name, network in {id(network): (name, network) for name, network in networks.items()}.values():
+        check_network(network, *_region_of(property, name, network))
     return networks
 
 
@@ -321,7 +308,7 @@ class _Run:
     def _split_options(self) -> SplitOptions:
         """Batches that keep a step's working set near the cache, in one worker a core."""
         threads = self.options.threads or os.cpu_count() or 1
-        batch = max(1, min(512, 150_000 // max(1, self.setting.plan.target_size)))
+        batch = max(1, min(4096, 150_000 // max(1, self.setting.plan.target_size)))
         on_device = self.setting.backend.device is not None
         return SplitOptions(batch=16 * batch if on_device else batch, workers=1 if on_device else threads)
 
@@ -349,6 +336,8 @@ class _Run:
             return Verdict.UNSAT, None
         if self._one_pass_only():
             return self._after_one_pass(attacking)
+        if len(pool):
+            return Verdict.UNKNOWN, None
         return self._in_double(stuck)
 
     def _after_one_pass(self, attacking: bool) -> tuple[Verdict, Witness | None]:

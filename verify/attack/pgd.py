@@ -133,14 +133,16 @@ def _descend(
     single = rows.rows.shape[0] == 1
     own_rows = rows.rows[0] if single else rows.rows[group]
     offsets = rows.offsets[group]
-    member = rows.membership[group, :, clause] > 0
+    slots = rows.slots[group, clause]
+    none = xp.full_like(offsets[:, :1], -xp.inf)
 
     def margins(outputs: Array) -> Array:
         product = outputs @ own_rows.T if single else (own_rows @ outputs[:, :, None])[:, :, 0]
-        return xp.where(member, product - offsets, -xp.inf)
+        return xp.take_along_axis(xp.concat([product - offsets, none], axis=1), slots, axis=1)
 
     def steepest(outputs: Array) -> Array:
-        worst = xp.argmax(margins(outputs), axis=1)
+        place = xp.argmax(margins(outputs), axis=1)
+        worst = xp.clip(xp.take_along_axis(slots, place[:, None], axis=1)[:, 0], None, own_rows.shape[-2] - 1)
         return own_rows[worst] if single else own_rows[xp.arange(worst.shape[0]), worst]
 
     direction = xp.zeros_like(points)

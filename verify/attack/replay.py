@@ -59,7 +59,8 @@ class Replay:
         inputs: list[tuple[str, np.ndarray]] = []
         outputs: list[tuple[str, np.ndarray]] = []
         start = 0
-        printed = np.empty(problem.property.free_count)
+        point = self._in_all_types(point, group)
+        printed = np.full(problem.property.free_count, np.nan)
         for declared in problem.property.networks:
             network = self.networks[declared.name]
             arrays = []
@@ -68,6 +69,8 @@ class Replay:
                 free = problem.property.input_map[start : start + size]
                 start += size
                 values = clamp_exactly(point[free], region.lower[free], region.upper[free], np.dtype(info.dtype))
+                if (~np.isnan(printed[free]) & (printed[free] != values)).any():
+                    return None
                 printed[free] = values
                 arrays.append(values)
             try:
@@ -80,6 +83,22 @@ class Replay:
         if not self._violates(group, printed, flat):
             return None
         return Witness(_renamed(problem.property.inputs, inputs), _renamed(problem.property.outputs, outputs))
+
+    def _in_all_types(self, point: np.ndarray, group: int) -> np.ndarray:
+        """The point in the coarsest element type that reads each free input: networks that share it see one number."""
+        region, input_map = self.problem.groups[group], self.problem.property.input_map
+        types: list[np.dtype] = []
+        for declared in self.problem.property.networks:
+            for info in self.networks[declared.name].inputs:
+                types += [np.dtype(info.dtype)] * int(np.prod(info.shape, dtype=np.int64))
+        kinds = sorted(set(types), key=lambda dtype: (dtype.kind == "f", dtype.itemsize))
+        if len(kinds) == 1:
+            return point
+        moved = point.astype(np.float64)
+        for dtype in kinds:
+            free = input_map[[own == dtype for own in types]]
+            moved[free] = clamp_exactly(moved[free], region.lower[free], region.upper[free], dtype)
+        return moved
 
     def _violates(self, group: int, x: np.ndarray, y: np.ndarray) -> bool:
         """Whether all rows of some clause hold at (x, y), evaluated in float64."""

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from ..ops.rule import Interval, Lines
     from .plan import Plan, Target
 
+CACHE_BYTES = 4 << 20
+"""Working set of one backward pass on a CPU: about what the second-level caches of current machines hold."""
+
 
 @dataclass(frozen=True, eq=False)
 class Relaxed:
@@ -230,8 +233,9 @@ def _refine(state: Relaxed, target: Target, deadline: Deadline, memory: MemoryBu
     low, high = low + 0, high + 0
     batch = low.shape[0]
     per_row = 2 * state.plan.largest * low.dtype.itemsize * 6
+    resident = CACHE_BYTES if isinstance(low, np.ndarray) else memory.bytes
     shared = batch == 1 or (count // batch >= 32 and state.plan.largest >= 1024)
-    chunk = memory.rows(per_row, count)
+    chunk = MemoryBudget(min(memory.bytes, resident)).rows(per_row, count)
     starts = _runs(boxes, batch, chunk) if shared else [(s, min(s + chunk, count)) for s in range(0, count, chunk)]
     for start, stop in starts:
         deadline.check()

@@ -113,7 +113,14 @@ def search(
             report.rounds += 1
             report.visited += len(taken)
             if one_pass:
-                outcomes = [replace(outcome, stuck=outcome.children, children=outcome.stuck) for outcome in outcomes]
+                outcomes = [
+                    replace(
+                        outcome,
+                        stuck=concatenate([outcome.children, outcome.stuck]),
+                        children=outcome.children.pick(slice(0, 0)),
+                    )
+                    for outcome in outcomes
+                ]
             if not _collect(report, pool, outcomes, check):
                 return report
             deadline.check()
@@ -183,10 +190,12 @@ def _step(
         deadline=deadline,
         memory=memory,
     )
-    own = _own_rows(rows, domains.group)
+    own = rows.of(domains.group)
     bound = row_bounds(state, own.rows, own.offsets, memory=memory, deadline=deadline)
-    active = domains.active & ~_refuted(bound.lower, own.membership)
-    margin = _margin(bound.lower, own.membership, active)
+    # NaN compares false, so that it refutes nothing.
+    strongest = own.strongest(bound.lower)
+    active = domains.active & ~(strongest > 0)
+    margin = xp.min(xp.where(active, strongest, xp.inf), axis=1)
     survivors = xp.nonzero(xp.any(active, axis=1))[0]
     if survivors.shape[0] == 0:
         nothing = domains.pick(slice(0, 0))
@@ -201,34 +210,13 @@ def _step(
         inherited,
     )
     kept = LinearBound(bound.coefficients[survivors], bound.constant[survivors], bound.lower[survivors])
-    own = _own_rows(rows, left.group)
-    points, groups = _probe(plan, own, left, kept)
+    own = rows.of(left.group)
+    points, groups = _probe(plan, rows, left, kept)
     left, kept, own = _clipped(left, kept, own)
     if not len(left):
         return _Outcome(left, left, points, groups)
     children, stuck = _split(left, _scores(left, kept, own), 3 if few else 1)
     return _Outcome(children, stuck, points, groups)
-
-
-def _own_rows(rows: Rows, group: Array) -> Rows:
-    """The rows of each domain's group ``[B, ...]``; broadcastable ``[1, ...]`` when there is one group."""
-    if rows.rows.shape[0] == 1:
-        return rows
-    return Rows(rows.rows[group], rows.offsets[group], rows.membership[group], rows.clauses[group])
-
-
-def _refuted(lower: Array, membership: Array) -> Array:
-    """Clauses ``[B, K]`` with a row that is positive everywhere (NaN compares false, so it refutes nothing)."""
-    xp = array_namespace(lower)
-    positive = xp.astype(lower > 0, membership.dtype)
-    return (positive[:, None, :] @ membership)[:, 0, :] > 0
-
-
-def _margin(lower: Array, membership: Array, active: Array) -> Array:
-    """The smallest, over open clauses, of the largest row bound ``[B]``; infinite where all are refuted."""
-    xp = array_namespace(lower)
-    best = xp.max(xp.where(membership > 0, lower[:, :, None], -xp.inf), axis=1)
-    return xp.min(xp.where(active, best, xp.inf), axis=1)
 
 
 def _targets(plan: Plan, state: Relaxed, index: Array) -> dict[int, Interval]:
@@ -243,7 +231,7 @@ def _targets(plan: Plan, state: Relaxed, index: Array) -> dict[int, Interval]:
     return kept
 
 
-def _probe(plan: Plan, own: Rows, domains: Domains, bound: LinearBound) -> tuple[Array, Array]:
+def _probe(plan: Plan, rows: Rows, domains: Domains, bound: LinearBound) -> tuple[Array, Array]:
     """Concrete points of each box that are unsafe as far as this dtype can tell: of centres and minimisers of the
     weakest row."""
     xp = array_namespace(domains.lower)
@@ -253,47 +241,40 @@ def _probe(plan: Plan, own: Rows, domains: Domains, bound: LinearBound) -> tuple
     corner = xp.where(direction > 0, domains.lower, domains.upper)
     points = xp.concat([centre, corner], axis=0)
     values = output_vector(plan.graph, points)
-    margins = (own.rows @ values.reshape(2, *centre.shape[:1], -1, 1))[..., 0] - own.offsets
-    margins = margins.reshape(2 * centre.shape[0], -1)
-    membership = own.membership if own.membership.shape[0] == 1 else xp.concat([own.membership] * 2, axis=0)
-    clauses = own.clauses if own.clauses.shape[0] == 1 else xp.concat([own.clauses] * 2, axis=0)
-    worst_row = xp.max(xp.where(membership > 0, margins[:, :, None], -xp.inf), axis=1)
-    unsafe = xp.any((worst_row <= 0) & clauses, axis=1)
-    groups = xp.concat([domains.group, domains.group], axis=0)
-    return points[unsafe], groups[unsafe]
+    both = xp.concat([domains.group, domains.group], axis=0)
+    own = rows.of(both)
+    margins = (own.rows @ values[:, :, None])[:, :, 0] - own.offsets
+    unsafe = xp.any((own.strongest(margins) <= 0) & own.clauses, axis=1)
+    return points[unsafe], both[unsafe]
 
 
 def _clipped(domains: Domains, bound: LinearBound, own: Rows) -> tuple[Domains, LinearBound, Rows]:
     """Cut every box to the hull of what its open clauses leave; boxes with nothing left are dropped."""
     xp = array_namespace(domains.lower)
-    count = own.membership.shape[2]
-    if count > CLIP_AT_MOST:
+    if own.slots.shape[1] > CLIP_AT_MOST:
         return domains, bound, own
     row_low, row_high = clip(domains.lower, domains.upper, bound.coefficients, bound.constant)
-    hull_low, hull_high = xp.full_like(domains.lower, xp.inf), xp.full_like(domains.upper, -xp.inf)
-    active = []
-    for clause in range(count):
-        member = own.membership[:, :, clause, None] > 0
-        low = xp.max(xp.where(member, row_low, domains.lower[:, None, :]), axis=1)
-        high = xp.min(xp.where(member, row_high, domains.upper[:, None, :]), axis=1)
-        open_ = domains.active[:, clause] & ~xp.any(low > high, axis=1)
-        active.append(open_)
-        hull_low = xp.where(open_[:, None], xp.minimum(hull_low, low), hull_low)
-        hull_high = xp.where(open_[:, None], xp.maximum(hull_high, high), hull_high)
-    left = xp.stack(active, axis=1)
-    index = xp.nonzero(xp.any(left, axis=1))[0]
-    cut = Domains(hull_low, hull_high, domains.group, left, domains.margin, domains.inherited).pick(index)
+    low = xp.max(own.by_clause(row_low, -xp.inf), axis=2)
+    high = xp.min(own.by_clause(row_high, xp.inf), axis=2)
+    low, high = xp.maximum(low, domains.lower[:, None]), xp.minimum(high, domains.upper[:, None])
+    active = domains.active & ~xp.any(low > high, axis=2)
+    hull_low = xp.min(xp.where(active[:, :, None], low, xp.inf), axis=1)
+    hull_high = xp.max(xp.where(active[:, :, None], high, -xp.inf), axis=1)
+    index = xp.nonzero(xp.any(active, axis=1))[0]
+    cut = Domains(hull_low, hull_high, domains.group, active, domains.margin, domains.inherited).pick(index)
     kept = LinearBound(bound.coefficients[index], bound.constant[index], bound.lower[index])
-    if own.rows.shape[0] > 1:
-        own = Rows(own.rows[index], own.offsets[index], own.membership[index], own.clauses[index])
-    return cut, kept, own
+    return cut, kept, own.of(index)
 
 
 def _scores(domains: Domains, bound: LinearBound, own: Rows) -> Array:
     """How much each input matters ``[B, n]``: coefficient times width, summed over the best row of each open clause."""
     xp = array_namespace(domains.lower)
-    members = xp.where(own.membership > 0, bound.lower[:, :, None], -xp.inf)
-    best = xp.argmax(members, axis=1)
+    values = own.by_clause(bound.lower, -xp.inf)
+    # A clause without rows points past the end; its coefficients do not matter.
+    place = xp.argmax(values, axis=2)
+    slots = xp.broadcast_to(own.slots, (place.shape[0], *own.slots.shape[1:]))
+    chosen_slot = xp.take_along_axis(slots, place[:, :, None], axis=2)[:, :, 0]
+    best = xp.clip(chosen_slot, None, bound.lower.shape[1] - 1)
     boxes = xp.arange(best.shape[0])
     chosen = abs(bound.coefficients[boxes[:, None], best])
     # A coefficient near zero may hide a wide relaxation: every input counts for a share of the largest one.
