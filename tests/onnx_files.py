@@ -1,7 +1,8 @@
-"""Small ONNX files, their replay on a fresh session, and exact answers about them by Z3 (rational arithmetic), for end-to-end tests."""
+"""Small ONNX files, their replay on a fresh session, and exact answers about them by Z3, for end-to-end tests."""
 
 from __future__ import annotations
 
+import itertools
 from fractions import Fraction
 
 import numpy as np
@@ -17,8 +18,11 @@ def random_layers(sizes, seed, dtype=np.float32, scale=1.0):
     """``[(weight [out, in], bias [out]), ...]`` of a ReLU network."""
     rng = np.random.default_rng(seed)
     return [
-        ((rng.normal(size=(out, size)) * scale / np.sqrt(size)).astype(dtype), (0.3 * rng.normal(size=out)).astype(dtype))
-        for size, out in zip(sizes[:-1], sizes[1:], strict=True)
+        (
+            (rng.normal(size=(out, size)) * scale / np.sqrt(size)).astype(dtype),
+            (0.3 * rng.normal(size=out)).astype(dtype),
+        )
+        for size, out in itertools.pairwise(sizes)
     ]
 
 
@@ -55,7 +59,7 @@ def save_dense(path, layers, names=("X", "Y")):
 
 
 def save(path, nodes, inputs, outputs, weights=(), element=TensorProto.FLOAT):
-    """Write a checked model of operator set 13; inputs and outputs are ``(name, shape)`` or ``(name, shape, element)``."""
+    """Write a checked model; inputs and outputs are ``(name, shape)`` or ``(name, shape, element)``."""
 
     def infos(declared):
         return [helper.make_tensor_value_info(d[0], d[2] if len(d) > 2 else element, d[1]) for d in declared]
@@ -77,7 +81,7 @@ def replay(path, feed):
 
 
 def assert_witness(result, property, files):
-    """The witness is inside a clause's box exactly, satisfies its rows in exact arithmetic, and replays to the bit on a fresh session."""
+    """The witness is in a clause's box exactly, satisfies its rows in exact arithmetic, and replays to the bit."""
     inputs, outputs = dict(result.witness.inputs), dict(result.witness.outputs)
     assert list(inputs) == [declared.name for declared in property.inputs]
     assert list(outputs) == [declared.name for declared in property.outputs]
@@ -107,7 +111,11 @@ def _holds(property, clause, x, y):
     monomials = [np.prod([values[kind][index] for kind, index in m]) for m in property.monomials]
     for s, offset in enumerate(clause.offset.tolist()):
         left = Fraction(0)
-        for rows, known in ((clause.output_rows, values["y"]), (clause.input_rows, values["x"]), (clause.monomial_rows, monomials)):
+        for rows, known in (
+            (clause.output_rows, values["y"]),
+            (clause.input_rows, values["x"]),
+            (clause.monomial_rows, monomials),
+        ):
             if rows is not None:
                 left += sum((Fraction(c) * v for c, v in zip(rows[s].tolist(), known, strict=True)), Fraction(0))
         if not (left < Fraction(offset) or (left == Fraction(offset) and not clause.strict[s])):
@@ -153,7 +161,7 @@ def _between(variable, low, high):
 
 
 def is_violated(property, layers, shift=0.0):
-    """Whether some point satisfies a clause with every offset moved by `shift`, by Z3; `layers` by network name, no monomials."""
+    """Whether some point satisfies a clause with every offset moved by `shift`; `layers` by network, no monomials."""
     x = [z3.Real(f"x{index}") for index in range(property.free_count)]
     y, start = [], 0
     for declared in property.inputs:

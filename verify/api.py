@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from ..specs.property import Property
 from ..specs.read import read_property
 from .budget import Deadline
-from .errors import UnsupportedError
 from .load.network import Network
 from .strategy import Options, verify_property
 
@@ -27,7 +26,8 @@ def verify(
 ) -> Result:
     """Decide whether a network satisfies a property.
 
-    network   a loaded network, or networks by the names that a VNN-LIB 2.0 query declares.
+    network   a loaded network, or networks by the names that a VNN-LIB 2.0 query declares (one that is
+              declared equal to another may be left out).
     query     path of a VNN-LIB file, or a `Property` (for instance from `boundsmith.specs.robustness_property`).
     timeout   seconds from now.
     options   everything else; see `Options`.
@@ -40,11 +40,6 @@ def verify(
         >>> result.verdict, result.witness, result.best_bound  # doctest: +SKIP
     """
     property = query if isinstance(query, Property) else read_property(query)
-    if isinstance(network, Network):
-        if len(property.networks) > 1:
-            raise UnsupportedError(
-                f"{property.source or 'the query'} speaks about {len(property.networks)} networks; pass them by name"
-            )
-        network = {property.networks[0].name: network}
+    networks = {"": network} if isinstance(network, Network) else network
     chosen = replace(options or Options(), timeout=timeout)
-    return verify_property(property, network, chosen, Deadline.after(timeout))
+    return verify_property(property, networks, chosen, Deadline.after(timeout))
