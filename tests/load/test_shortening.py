@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 from boundsmith.verify.errors import LoadError, UndefinedOnRegion
-from boundsmith.verify.graph import Graph
 from boundsmith.verify.load import load
 from boundsmith.verify.load.evaluate import evaluate
 from boundsmith.verify.ops import rule
@@ -13,7 +14,10 @@ from onnx import NodeProto, TensorProto, helper
 
 from .models import model_of
 
-F, I = np.float32, np.int64
+if TYPE_CHECKING:
+    from boundsmith.verify.graph import Graph
+
+F = np.float32
 
 
 def node(op: str, inputs: str, output: str, **attributes: object) -> NodeProto:
@@ -62,7 +66,7 @@ def patch_model(height: int, width: int, size: int) -> bytes:
         "rows": np.arange(height),
         "columns": np.arange(width),
         "upright": np.asarray([-1, 1]),
-        "ones2": np.ones(2, I),
+        "ones2": np.ones(2, np.int64),
         "minus": np.asarray(-1),
     }
     return model_of(nodes, {"x": [2]}, ["y"], constants, opset=13)
