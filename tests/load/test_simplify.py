@@ -184,6 +184,55 @@ def test_almost_minima_are_left_alone(row: int, column: int, value: float) -> No
     assert operators_after(nodes, [2, 6], {"w": first.T, "v": changed.T}) == {"Sin": 1, "Linear": 2, "Relu": 1}
 
 
+NEAR = [float(np.nextafter(F(1), F(2))), 1.0 - 1e-6, 1e-30]
+
+
+@pytest.mark.parametrize("maximum", [True, False])
+@pytest.mark.parametrize("layer", ["first", "second", "bias"])
+@pytest.mark.parametrize("near", NEAR)
+def test_weights_off_by_one_unit_are_no_minima(maximum: bool, layer: str, near: float) -> None:
+    """The identity is exact or not used: any weight that is not exactly 1 or 0.5, or a bias, keeps both layers."""
+    first, second = lattice_weights([(0, 5), (2, 1), (3, 4)], maximum, 4)
+    bias = np.zeros(12, F)
+    if layer == "bias":
+        bias[7] = near - 1.0
+    else:
+        changed = first if layer == "first" else second
+        row, column = np.argwhere(changed if near > 0.5 else changed == 0)[5]
+        changed[row, column] = near * (changed[row, column] if near > 0.5 else 1.0)
+    nodes = [
+        node("Sin", "x", "s"),
+        node("MatMul", "s w", "a"),
+        node("Add", "a bias", "b"),
+        node("Relu", "b", "c"),
+        node("MatMul", "c v", "y"),
+    ]
+    weights = {"w": first.T, "v": second.T, "bias": bias}
+    assert operators_after(nodes, [2, 6], weights) == {"Sin": 1, "Linear": 2, "Relu": 1}
+
+
+@pytest.mark.parametrize("mix", ["swapped operands", "doubled pattern", "one bank of both"])
+def test_banks_with_other_patterns_are_left_alone(mix: str) -> None:
+    first, second = lattice_weights([(0, 5), (2, 1), (3, 4)], True, 4)
+    neurons = np.flatnonzero(second[0])
+    if mix == "swapped operands":
+        first[neurons[0]] = np.roll(first[neurons[0]], 1)
+    elif mix == "doubled pattern":
+        first[neurons[0]] = first[neurons[1]]
+    else:
+        other, _ = lattice_weights([(0, 5), (2, 1), (3, 4)], False, 4)
+        signs = first[neurons].prod(axis=1, where=first[neurons] != 0)
+        second[0, neurons[signs < 0]] = -0.5
+        np.testing.assert_array_equal(other, first)
+    nodes = [
+        node("Sin", "x", "s"),
+        node("MatMul", "s w", "a"),
+        node("Relu", "a", "c"),
+        node("MatMul", "c v", "y"),
+    ]
+    assert operators_after(nodes, [2, 6], {"w": first.T, "v": second.T}) == {"Sin": 1, "Linear": 2, "Relu": 1}
+
+
 def test_rows_of_a_layer_of_few_inputs_are_taken_from_its_weight() -> None:
     nodes = [
         node("Gemm", "x w b", "a"),

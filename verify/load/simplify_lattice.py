@@ -48,7 +48,7 @@ def _bank_of_extrema(work: Rewriter, node: Node) -> Node | int | None:
 def _pairs(weight: np.ndarray, after: np.ndarray) -> _Pairs | None:
     """The pairs that ``after @ relu(weight @ x)`` takes minima or maxima of, or None if it does something else."""
     neurons, outputs = weight.shape[0], after.shape[0]
-    if neurons != _NEURONS_PER_PAIR * outputs:
+    if not outputs or neurons != _NEURONS_PER_PAIR * outputs:
         return None
     # The weights are mostly zeros and large: look at one row and column before looking at all.
     if np.count_nonzero(weight[0]) != 2 or np.count_nonzero(after[0]) != _NEURONS_PER_PAIR:
