@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from boundsmith.specs.property import Box, Clause, NetworkDeclaration, Property, TensorDeclaration
+from boundsmith.specs.property import Box
 from boundsmith.specs.read import read_property
 from boundsmith.specs.write import save_property
 from boundsmith.verify.budget import Deadline
@@ -14,25 +14,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from tests.onnx_files import assert_witness, exact_minimum, is_violated, random_layers, save_dense
+from tests.queries import query_of
 
 SETTINGS = settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-def query_of(inputs, outputs, clauses):
-    """A property of one network from ``(Box, rows, offsets)`` triples."""
-    return Property(
-        tuple(
-            Clause(box, np.asarray(rows, float), np.asarray(offsets, float), np.zeros(len(offsets), bool))
-            for box, rows, offsets in clauses
-        ),
-        inputs,
-        outputs,
-        np.arange(inputs),
-        (NetworkDeclaration("N"),),
-        (TensorDeclaration("X", "N", "real", (1, inputs), inputs),),
-        (TensorDeclaration("Y", "N", "real", (1, outputs), outputs),),
-        version="2.0",
-    )
 
 
 def decide(folder, layers, property, version="2.0", **options):

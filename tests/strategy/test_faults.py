@@ -1,0 +1,199 @@
+"""Faults never become verdicts: a runtime that disagrees, NaN, memory running out, exceptions, operators undefined on the region."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from boundsmith.specs.property import Box
+from boundsmith.verify.api import verify
+from boundsmith.verify.bounds import crown
+from boundsmith.verify.errors import UndefinedOnRegion
+from boundsmith.verify.load.network import load
+from boundsmith.verify.load.runtime import ReplayError
+from boundsmith.verify.result import Verdict
+from boundsmith.verify.search import input_split
+from boundsmith.verify.strategy import Options
+from onnx import helper
+
+from tests.onnx_files import random_layers, save, save_dense
+from tests.queries import query_of
+
+METHODS = ("auto", "attack", "input-split", "bounds")
+UNIT = Box(np.zeros(2), np.ones(2))
+
+
+@pytest.fixture
+def network(tmp_path):
+    """A ReLU network of two inputs and one output, between about -3 and 3 on the unit box."""
+    return load(save_dense(tmp_path / "net.onnx", random_layers((2, 6, 6, 1), 1)))
+
+
+def least(network, box=UNIT):
+    points = box.lower + np.random.default_rng(0).random((500, 2)) * (box.upper - box.lower)
+    return min(float(network.runtime.run(point)[0].item()) for point in points)
+
+
+def answer(network, property, timeout=20.0, **options):
+    return verify(network, property, timeout, Options(threads=1, **options)).verdict
+
+
+class Disagreeing:
+    """A runtime that answers something else than the network's own."""
+
+    def __init__(self, runtime, how):
+        self.runtime, self.how = runtime, how
+
+    def run(self, *points):
+        if self.how == "fails":
+            raise ReplayError("refused")
+        outputs = self.runtime.run(*points)
+        change = {"higher": 100.0, "slightly higher": 0.5, "nan": np.nan, "infinite": -np.inf}[self.how]
+        return tuple((output + change).astype(output.dtype) for output in outputs)
+
+
+@pytest.mark.parametrize("how", ["higher", "slightly higher", "nan", "infinite", "fails"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_violation_that_the_runtime_does_not_confirm_is_not_reported(network, method, how):
+    property = query_of(2, 1, [(UNIT, [[1.0]], [least(network) + 0.3])])
+    if method != "bounds":
+        assert answer(network, property, method=method) is Verdict.SAT
+    lying = replace(network, runtime=Disagreeing(network.runtime, how))
+    assert answer(lying, property, 0.4, method=method) in (Verdict.UNKNOWN, Verdict.TIMEOUT)
+
+
+class Faulty:
+    """A function whose calls go wrong from number `first` on, `count` times; other calls pass."""
+
+    def __init__(self, genuine, how, first=0, count=None):
+        self.genuine, self.how, self.first = genuine, how, first
+        self.last = np.inf if count is None else first + count
+        self.calls = 0
+
+    def __call__(self, *args, **kwargs):
+        self.calls += 1
+        if not self.first < self.calls <= self.last:
+            return self.genuine(*args, **kwargs)
+        if isinstance(self.how, BaseException):
+            raise self.how
+        return _spoiled(self.genuine(*args, **kwargs))
+
+
+def _spoiled(value):
+    """The value with NaN in all of its floating-point arrays."""
+    if isinstance(value, np.ndarray):
+        return np.full_like(value, np.nan) if value.dtype.kind == "f" else value
+    if isinstance(value, crown.LinearBound):
+        return crown.LinearBound(*(_spoiled(part) for part in (value.coefficients, value.constant, value.lower)))
+    if isinstance(value, crown.Relaxed):
+        intervals = [(_spoiled(low), _spoiled(high)) for low, high in value.intervals]
+        return replace(value, intervals=intervals, steps={k: _spoiled(step) for k, step in value.steps.items()})
+    if isinstance(value, tuple):
+        parts = [_spoiled(part) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    return value
+
+
+PLACES = {"relax": (input_split, "relax"), "row_bounds": (input_split, "row_bounds"), "step": (crown, "backward_step")}
+FAULTS = {"nan": "nan", "memory": MemoryError(), "exception": RuntimeError("injected")}
+
+
+def decide_with(monkeypatch, network, property, place, fault, **when):
+    """The verdict with the fault in place; None if the fault came out as the exception it is."""
+    module, name = PLACES[place]
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, Faulty(getattr(module, name), FAULTS[fault], **when))
+        try:
+            return answer(network, property, 1.0, attack=False)
+        except RuntimeError:
+            return None
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("place", PLACES)
+def test_a_lasting_fault_never_proves(monkeypatch, network, place, fault):
+    """A property that holds easily is not answered `unsat` when its bounds cannot be computed."""
+    property = query_of(2, 1, [(UNIT, [[1.0]], [least(network) - 0.2])])
+    assert answer(network, property, attack=False) is Verdict.UNSAT
+    verdict = decide_with(monkeypatch, network, property, place, fault)
+    assert verdict is None if fault == "exception" else verdict in (Verdict.UNKNOWN, Verdict.TIMEOUT)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("place", PLACES)
+def test_a_passing_fault_never_hides_a_violation(monkeypatch, network, place, fault):
+    """A violation in one of several boxes: whenever the fault comes, the answer is not `unsat`."""
+    narrow = [Box(np.array([k / 4, 0.0]), np.array([(k + 1) / 4, 1.0])) for k in range(4)]
+    lowest = [least(network, box) for box in narrow]
+    violated = int(np.argmin(lowest))
+    clauses = [
+        (box, [[1.0]], [low + (1e-3 if k == violated else -0.2)])
+        for k, (box, low) in enumerate(zip(narrow, lowest, strict=True))
+    ]
+    property = query_of(2, 1, clauses)
+    for first in (0, 1, 2, 5):
+        assert decide_with(monkeypatch, network, property, place, fault, first=first, count=1) in (Verdict.SAT, None)
+
+
+def test_boxes_lost_to_memory_are_not_forgotten(monkeypatch, network):
+    """One box is too small for float32 and closes in float64, the other one is lost to memory before that: no verdict."""
+    value = float(network.runtime.run(np.array([0.5, 0.5]))[0].item())
+    point = Box(np.full(2, 0.5), np.full(2, 0.5))
+    genuine = input_split.row_bounds
+
+    def starved(state, rows, offsets, **kwargs):
+        if state.lower.dtype == np.float32 and (state.upper > state.lower).any():
+            raise MemoryError
+        return genuine(state, rows, offsets, **kwargs)
+
+    monkeypatch.setattr(input_split, "row_bounds", starved)
+    tight = [(point, [[1.0]], [value - 3e-7])]
+    assert answer(network, query_of(2, 1, tight), attack=False, method="input-split") is Verdict.UNSAT
+    for clauses in ([(UNIT, [[1.0]], [100.0]), *tight], [*tight, (UNIT, [[1.0]], [100.0])]):
+        property = query_of(2, 1, clauses)
+        assert answer(network, property, attack=False, method="input-split") is Verdict.UNKNOWN
+
+
+def test_one_pass_on_a_point_ends(network):
+    """A box that cannot be split is bounded once, not over and over until the deadline."""
+    value = float(network.runtime.run(np.array([0.5, 0.5]))[0].item())
+    point = Box(np.full(2, 0.5), np.full(2, 0.5))
+    result = verify(
+        network,
+        query_of(2, 1, [(point, [[1.0]], [value - 1e-9])]),
+        20,
+        Options(attack=False, method="bounds", threads=1),
+    )
+    assert result.verdict is Verdict.UNKNOWN
+    assert result.counters["domains"] == 1
+
+
+@pytest.mark.parametrize("op", ["Log", "Reciprocal"])
+@pytest.mark.parametrize("attack", [True, False])
+def test_an_operator_without_a_value_on_the_region(tmp_path, op, attack):
+    """``log x`` and ``1 / x`` on a box around 0: `unknown` and a warning that names the operator; on a box beyond, an answer."""
+    file = save(tmp_path / "net.onnx", [helper.make_node(op, ["X"], ["Y"])], [("X", (1,))], [("Y", (1,))])
+    network = load(file, lower=np.array([0.5]), upper=np.array([1.0]))
+    options = Options(threads=1, attack=attack)
+    around = verify(network, query_of(1, 1, [(Box(-np.ones(1), np.ones(1)), [[1.0]], [-1e9])]), 10, options)
+    assert around.verdict is Verdict.UNKNOWN
+    assert len(around.warnings) == 1
+    assert "Y" in around.warnings[0]
+    beyond = verify(network, query_of(1, 1, [(Box(np.full(1, 0.5), np.ones(1)), [[1.0]], [-1e9])]), 10, options)
+    assert beyond.verdict is Verdict.UNSAT
+    assert not beyond.warnings
+
+
+def test_a_rule_that_raises_is_a_warning(monkeypatch, network):
+    genuine = crown.rule
+
+    def undefined(node, inputs):
+        raise UndefinedOnRegion(f"{node.name} has no value here")
+
+    monkeypatch.setattr(
+        crown, "rule", lambda op: replace(genuine(op), relax=undefined) if op == "Relu" else genuine(op)
+    )
+    result = verify(network, query_of(2, 1, [(UNIT, [[1.0]], [-100.0])]), 10, Options(threads=1))
+    assert result.verdict is Verdict.UNKNOWN
+    assert "has no value here" in result.warnings[0]
