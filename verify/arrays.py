@@ -38,7 +38,8 @@ class Backend:
             return values.astype(self.dtype, copy=False) if values.dtype.kind == "f" else values
         import torch
 
-        tensor = torch.as_tensor(np.ascontiguousarray(values), device=self.device)
+        # The network's own arrays are read-only views of the file; torch wants to own what it shares.
+        tensor = torch.tensor(values, device=self.device)
         return tensor.to(getattr(torch, self.dtype)) if tensor.dtype.is_floating_point else tensor
 
     def graph(self, graph: Graph) -> Graph:

@@ -2,8 +2,9 @@
 
 usage: python benchmarks/perf/micro.py [--shared FOLDER] [--networks SUBSTRING] [--threads N] [--runs N]
 
-Prints one line a network, batch and method: seconds a call (minimum and median), boxes a second, the mean lower bound, and the same of the
-recorded engine with the ratio of the minimum times. Set OPENBLAS_NUM_THREADS=1: batches are shared among our own threads.
+Prints one line a network, batch and method: seconds a call (minimum and median), boxes a second, the mean lower bound,
+and the same of the recorded engine with the ratio of the minimum times. Batches are shared among our own threads, so
+BLAS keeps to one.
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=7)
     options = parser.parse_args()
     folder = options.shared / "reference" / "micro"
-    recorded = list(csv.DictReader(open(folder / "auto_lirpa.csv")))
+    with open(folder / "auto_lirpa.csv") as file:
+        recorded = list(csv.DictReader(file))
     pool = ThreadPoolExecutor(options.threads)
     print(
         f"{'network':15} {'batch':>5} {'method':10} {'min s':>9} {'median s':>9} {'boxes/s':>9} {'mean lower':>12} "

@@ -36,6 +36,7 @@ class AttackOptions:
     momentum: float = 0.75
 
 
+@np.errstate(all="ignore")
 def output_and_gradient(graph: Graph, points: Array, pick: Callable[[Array], Array]) -> tuple[Array, Array]:
     """Outputs ``[P, m]`` at points ``[P, n]`` and the gradient ``[P, n]`` of ``<pick(outputs), outputs>`` by the
     points."""

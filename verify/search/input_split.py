@@ -14,20 +14,23 @@ import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ..arrays import array_namespace
 from ..bounds.crown import LinearBound, Relaxed, relax, row_bounds
 from ..budget import Deadline, MemoryBudget, TimeUp
 from ..graph import Array
 from ..load.evaluate import output_vector
-from ..rows import Rows
 from .clipping import clip
 from .domains import Domains, Pool, concatenate
 
 if TYPE_CHECKING:
     from ..bounds.plan import Plan
     from ..ops.rule import Interval
+    from ..rows import Rows
 
 INHERIT_AT_MOST = 4096
 """Bounds are handed from parent to child while the targets have at most this many entries in all; beyond, memory
@@ -96,9 +99,7 @@ def search(
             few = len(pool) + len(taken) < options.workers * batch // 4
             pieces = _pieces(taken, options.workers)
             try:
-                outcomes = _map(
-                    executor, lambda piece, few=few: _step(plan, rows, piece, few, options, deadline, memory), pieces
-                )
+                outcomes = _map(executor, partial(_step, plan, rows, few, options, deadline, memory), pieces)
             except MemoryError:
                 pool.push(taken)
                 if batch == 1:
@@ -175,8 +176,9 @@ class _Outcome:
     groups: Array
 
 
+@np.errstate(all="ignore")
 def _step(
-    plan: Plan, rows: Rows, domains: Domains, few: bool, options: SplitOptions, deadline: Deadline, memory: MemoryBudget
+    plan: Plan, rows: Rows, few: bool, options: SplitOptions, deadline: Deadline, memory: MemoryBudget, domains: Domains
 ) -> _Outcome:
     """Bound, close, clip, probe and split one batch."""
     xp = array_namespace(domains.lower)
@@ -223,11 +225,14 @@ def _targets(plan: Plan, state: Relaxed, index: Array) -> dict[int, Interval]:
     """The targets' bounds of the surviving boxes, flat, to be inherited; empty where keeping them costs too much."""
     if plan.target_size > INHERIT_AT_MOST:
         return {}
+    xp = array_namespace(index)
     kept = {}
     for key in plan.targets:
         low, high = state.intervals[key]
         if low.shape[0] == state.lower.shape[0]:
-            kept[key] = (low.reshape(low.shape[0], -1)[index], high.reshape(high.shape[0], -1)[index])
+            low, high = (end.reshape(end.shape[0], -1)[index] for end in (low, high))
+            # An overflow on a large box must not stay with its children.
+            kept[key] = (xp.where(xp.isnan(low), -xp.inf, low), xp.where(xp.isnan(high), xp.inf, high))
     return kept
 
 
@@ -277,6 +282,7 @@ def _scores(domains: Domains, bound: LinearBound, own: Rows) -> Array:
     best = xp.clip(chosen_slot, None, bound.lower.shape[1] - 1)
     boxes = xp.arange(best.shape[0])
     chosen = abs(bound.coefficients[boxes[:, None], best])
+    chosen = xp.where(xp.isfinite(chosen), chosen, 0.0)
     # A coefficient near zero may hide a wide relaxation: every input counts for a share of the largest one.
     chosen = chosen + HIDDEN_SHARE * xp.max(chosen, axis=-1, keepdims=True)
     chosen = xp.where(domains.active[:, :, None], chosen, 0.0)
