@@ -1,4 +1,4 @@
-"""Faults never become verdicts: a runtime that disagrees, NaN, memory running out, exceptions, operators undefined on the region."""
+"""Faults never become verdicts: a runtime that disagrees, NaN, memory running out, exceptions, undefined operators."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_a_passing_fault_never_hides_a_violation(monkeypatch, network, place, fa
 
 
 def test_boxes_lost_to_memory_are_not_forgotten(monkeypatch, network):
-    """One box is too small for float32 and closes in float64, the other one is lost to memory before that: no verdict."""
+    """One box closes in float64 only, the other one is lost to memory before that: no verdict."""
     value = float(network.runtime.run(np.array([0.5, 0.5]))[0].item())
     point = Box(np.full(2, 0.5), np.full(2, 0.5))
     genuine = input_split.row_bounds
@@ -172,7 +172,7 @@ def test_one_pass_on_a_point_ends(network):
 @pytest.mark.parametrize("op", ["Log", "Reciprocal"])
 @pytest.mark.parametrize("attack", [True, False])
 def test_an_operator_without_a_value_on_the_region(tmp_path, op, attack):
-    """``log x`` and ``1 / x`` on a box around 0: `unknown` and a warning that names the operator; on a box beyond, an answer."""
+    """``log x`` and ``1 / x`` on a box around 0: `unknown` with a warning; on a box beyond, an answer."""
     file = save(tmp_path / "net.onnx", [helper.make_node(op, ["X"], ["Y"])], [("X", (1,))], [("Y", (1,))])
     network = load(file, lower=np.array([0.5]), upper=np.array([1.0]))
     options = Options(threads=1, attack=attack)
