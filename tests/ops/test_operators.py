@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -424,6 +425,22 @@ def test_vjp_is_the_gradient(case: Case) -> None:
     expected = torch.autograd.grad(y, tensors, to_torch(gradient), allow_unused=True)
     for result, grad in zip(row.vjp(case.node, xs, to_numpy(y), gradient), expected, strict=True):
         np.testing.assert_allclose(result, 0 * result if grad is None else grad.numpy(), atol=1e-10)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if rule(c.node.op).vjp], ids=label)
+def test_extreme_values_do_not_warn(case: Case) -> None:
+    """Attacks walk through overflowing values; numpy's warnings about them would reach the user's terminal."""
+    row = rule(case.node.op)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for value in (0.0, 200.0, -200.0, 3e38):
+            xs = [
+                domain(np.full((2, *s), value, np.float32))
+                for s, domain in zip(case.node.input_shapes, case.domains, strict=True)
+            ]
+            y = row.evaluate(case.node, xs)
+            for gradient in (0.0, 1.0, 1e38):
+                row.vjp(case.node, xs, y, np.full_like(y, gradient))
 
 
 @pytest.mark.parametrize("op", ["GatherND", "ScatterND", "DynamicSlice"])

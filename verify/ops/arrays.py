@@ -50,6 +50,7 @@ def smallest(x: Array) -> float:
     return 2.2250738585072014e-308 if x.dtype.itemsize == 8 else 1.1754943508222875e-38
 
 
+@quiet
 def surely_finite(*arrays: Array) -> bool:
     """Whether all entries are known to be finite.
 

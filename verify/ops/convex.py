@@ -9,7 +9,7 @@ from typing import Any
 from ..arrays import array_namespace
 from ..errors import UndefinedOnRegion
 from ..graph import Array, Node
-from .arrays import quiet, smallest
+from .arrays import product, quiet, smallest
 from .functions import power, sigmoid, softplus
 from .lines import (
     Line,
@@ -88,7 +88,7 @@ def _exp_lines(xp: Any, node: Node, lower: Array, upper: Array, slope: Array | N
 
 
 def _exp_vjp(node: Node, xs: Sequence[Array], y: Array, gradient: Array) -> tuple[Array, ...]:
-    return (gradient * y,)
+    return (product(gradient, y),)
 
 
 @quiet
@@ -108,6 +108,7 @@ def _log_lines(xp: Any, node: Node, lower: Array, upper: Array, slope: Array | N
     return concave_lines(xp, lambda xp, x: xp.log(x), lambda xp, x: 1.0 / x, lower, upper, touch)
 
 
+@quiet
 def _log_vjp(node: Node, xs: Sequence[Array], y: Array, gradient: Array) -> tuple[Array, ...]:
     return (gradient / xs[0],)
 
@@ -129,6 +130,7 @@ def _sqrt_lines(xp: Any, node: Node, lower: Array, upper: Array, slope: Array | 
     return concave_lines(xp, lambda xp, x: xp.sqrt(x), lambda xp, x: 0.5 / xp.sqrt(x), lower, upper, touch)
 
 
+@quiet
 def _sqrt_vjp(node: Node, xs: Sequence[Array], y: Array, gradient: Array) -> tuple[Array, ...]:
     return (0.5 * gradient / y,)
 
@@ -142,6 +144,7 @@ def _softplus_lines(xp: Any, node: Node, lower: Array, upper: Array, slope: Arra
     return convex_lines(xp, softplus, sigmoid, lower, upper, point_in(lower, upper, slope))
 
 
+@quiet
 def _softplus_vjp(node: Node, xs: Sequence[Array], y: Array, gradient: Array) -> tuple[Array, ...]:
     return (gradient * sigmoid(array_namespace(xs[0]), xs[0]),)
 
@@ -275,6 +278,7 @@ def reciprocal_lines(xp: Any, lower: Array, upper: Array, slope: Array | None) -
     )
 
 
+@quiet
 def _pow_vjp(node: Node, xs: Sequence[Array], y: Array, gradient: Array) -> tuple[Array, ...]:
     exponent = _exponent(node)
     if exponent == 0.0:

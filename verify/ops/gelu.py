@@ -145,6 +145,7 @@ def _below_leaning(xp: Any, unit: _Gated, lower: Array, upper: Array, slope: Arr
     return line_below(xp, k, lower, upper, (lower, at_lower), (upper, at_upper), (touch, at_touch))
 
 
+@quiet
 def _gated_vjp(node: Node, xs: Sequence[Array], y: Array, gradient: Array) -> tuple[Array, ...]:
     return (gradient * _unit(node).curve(array_namespace(xs[0]), xs[0])[1],)
 

@@ -124,6 +124,7 @@ CONST_MATMUL = LinearRule(
 # --- two variables ---------------------------------------------------------------------------------------------------
 
 
+@quiet
 def _matmul(node: Node, xs: Sequence[Array]) -> Array:
     left, right = _factors(xs[0], xs[1], 1, 1)
     return (left @ right).reshape(-1, *node.shape)
@@ -195,6 +196,7 @@ def _matmul_backward(node: Node, intervals: Sequence[Interval], a: Array) -> tup
     return (on_left, on_right), constant
 
 
+@quiet
 def _matmul_vjp(node: Node, xs: Sequence[Array], y: Array, gradient: Array) -> tuple[Array, ...]:
     left, right = _factors(xs[0], xs[1], 1, 1)
     full = _result_matrix(node, gradient, 1, *node.input_shapes)

@@ -109,6 +109,7 @@ def _mul_relax(node: Node, intervals: Sequence[Interval], slope: Array | None = 
     return _settled_lines(xp, below, above, _mul_interval(node, intervals))
 
 
+@quiet
 def _mul_vjp(node: Node, xs: Sequence[Array], y: Array, gradient: Array) -> tuple[Array, ...]:
     return gradient * xs[1], gradient * xs[0]
 
@@ -175,6 +176,7 @@ def _through_line(xp: Any, plane: Plane, same: Line, opposite: Line, divisor: In
     return (on_a, on_inverse * k), intercept + on_inverse * c
 
 
+@quiet
 def _div_vjp(node: Node, xs: Sequence[Array], y: Array, gradient: Array) -> tuple[Array, ...]:
     on_a = gradient / xs[1]
     return on_a, -on_a * y

@@ -77,6 +77,7 @@ def _relu_vjp(node: Node, xs: Sequence[Array], y: Array, gradient: Array) -> tup
 # --- LeakyReLU -------------------------------------------------------------------------------------------------------
 
 
+@quiet
 def _leaky(node: Node, xs: Sequence[Array]) -> Array:
     x = xs[0]
     return array_namespace(x).where(x > 0, x, x * parameter(node, "slope", x))

@@ -132,6 +132,7 @@ def _row(curve: Curve, function: Callable[[Any, Array], Array], centre_value: fl
     def lines(xp: Any, node: Node, lower: Array, upper: Array, slope: Array | None) -> tuple[Line, Line]:
         return bent_lines(xp, curve, centre_value, lower, upper, slope)
 
+    @quiet
     def vjp(node: Node, xs: Sequence[Array], y: Array, gradient: Array) -> tuple[Array, ...]:
         return (gradient * curve(array_namespace(xs[0]), xs[0])[1],)
 

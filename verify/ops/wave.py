@@ -171,6 +171,7 @@ def _tan_lines(xp: Any, node: Node, lower: Array, upper: Array, slope: Array | N
     return (below[0], below[1] - below[0] * centre - moved), (above[0], above[1] - above[0] * centre + moved)
 
 
+@quiet
 def _tan_vjp(node: Node, xs: Sequence[Array], y: Array, gradient: Array) -> tuple[Array, ...]:
     return (gradient * (1.0 + y * y),)
 
