@@ -1,4 +1,4 @@
-"""The backward step: a valid bound for every function between the lines, alike in numpy and torch, without side effects."""
+"""The backward step: a valid bound for every function between the lines, alike in numpy and torch."""
 
 from __future__ import annotations
 

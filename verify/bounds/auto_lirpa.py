@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..arrays import to_numpy
 from ..errors import UnsupportedError
 from ..graph import Graph, Node
 from ..problem import flatten
@@ -35,7 +37,7 @@ def require_auto_lirpa() -> Any:
     import auto_LiRPA
 
     found = getattr(auto_LiRPA, "__version__", None) or importlib.metadata.version("auto_LiRPA")
-    if tuple(int(part) for part in found.split(".")[:2]) < OLDEST:
+    if tuple(int(part) for part in re.findall(r"\d+", found)[:2]) < OLDEST:
         raise UnsupportedError(f"the engine auto-lirpa needs auto_LiRPA 0.7 or newer; version {found} is installed")
     return auto_LiRPA
 
@@ -82,6 +84,12 @@ def _functions() -> Mapping[str, Callable[[Node, Mapping[str, Any], Sequence[Any
         )
         return y.reshape(y.shape[0], *node.shape)
 
+    def leaky(node: Node, p: Mapping[str, Any], xs: Sequence[Any]) -> Any:
+        slopes = np.unique(np.asarray(node.params["slope"]))
+        if slopes.size == 1:
+            return functional.leaky_relu(xs[0], float(slopes[0]))
+        return functional.relu(xs[0]) - p["slope"] * functional.relu(-xs[0])
+
     def signed_sum(node: Node, p: Mapping[str, Any], xs: Sequence[Any]) -> Any:
         total = xs[0] if node.attributes["signs"][0] > 0 else -xs[0]
         for sign, x in zip(node.attributes["signs"][1:], xs[1:], strict=True):
@@ -101,7 +109,7 @@ def _functions() -> Mapping[str, Callable[[Node, Mapping[str, Any], Sequence[Any
         "Transpose": lambda node, p, xs: xs[0].permute(0, *(axis + 1 for axis in node.attributes["perm"])),
         "Concat": lambda node, p, xs: torch.cat(list(xs), dim=node.attributes["axis"] % len(node.shape) + 1),
         "Relu": lambda node, p, xs: functional.relu(xs[0]),
-        "LeakyRelu": lambda node, p, xs: functional.leaky_relu(xs[0], float(p["slope"].reshape(-1)[0])),
+        "LeakyRelu": leaky,
         "Sigmoid": lambda node, p, xs: torch.sigmoid(xs[0]),
         "Tanh": lambda node, p, xs: torch.tanh(xs[0]),
         "Sin": lambda node, p, xs: torch.sin(xs[0]),
@@ -136,7 +144,7 @@ def torch_module(graph: Graph) -> Any:
             super().__init__()
             for index, node in enumerate(graph.nodes):
                 for key, value in node.params.items():
-                    self.register_buffer(f"p{index}_{key}", torch.as_tensor(np.asarray(value, dtype=np.float32)))
+                    self.register_buffer(f"p{index}_{key}", torch.as_tensor(np.array(to_numpy(value), np.float32)))
 
         def forward(self, x: Any) -> Any:
             values: list[Any] = []

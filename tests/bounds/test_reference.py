@@ -1,0 +1,67 @@
+"""Our bounds beside those recorded from auto_LiRPA 0.7.1 on the reference networks (``shared/reference``)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from boundsmith.verify.bounds.api import bounds_of
+from boundsmith.verify.load.network import load
+
+from tests.conftest import shared_dir
+
+EPSILONS = ("0.02", "0.1", "0.3")
+METHODS = {"ibp": "ibp", "crown_ibp": "crown-ibp", "crown": "crown"}
+EXACT = ("relu", "residual_bn")
+FACTORS = {
+    "leaky": 1.002,
+    "tanh": 1.002,
+    "arctan": 1.002,
+    "bilinear": 1.002,
+    "expdiv": 1.002,
+    "sin": 1.005,
+    "cos": 1.02,
+    "conv_maxpool": 1.03,
+    "sigmoid": 1.05,
+    "power": 1.2,
+    "attention": 1.2,
+}
+"""Largest measured ratio of mean widths, ours to the recorded, over all boxes sizes and CROWN methods, and a margin."""
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    return np.load(shared_dir() / "reference" / "bounds.npz")
+
+
+def both(recorded, name, eps, method):
+    """Our bounds and the recorded ones, each ``(lower, upper)`` ``[B, m]``."""
+    network = load(shared_dir() / "reference" / "nets" / f"{name}.onnx")
+    key = f"{name}/{eps}"
+    lower, upper = (recorded[f"{key}/{end}"].reshape(4, -1) for end in ("lower_in", "upper_in"))
+    ours = bounds_of(network, lower, upper, METHODS[method])
+    theirs = [recorded[f"{key}/{method}/{end}"].reshape(ours.lower.shape) for end in ("lower", "upper")]
+    return (ours.lower, ours.upper), theirs
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("eps", EPSILONS)
+@pytest.mark.parametrize("name", EXACT)
+def test_relu_networks_agree_or_are_tighter(recorded, name, eps, method):
+    """The same relaxations: every bound equals the recorded one to 1e-4 of its magnitude, or is tighter."""
+    (lower, upper), (low, high) = both(recorded, name, eps, method)
+    slack = 1e-4 * np.maximum(np.maximum(abs(low), abs(high)), high - low)
+    assert (lower >= low - slack).all()
+    assert (upper <= high + slack).all()
+    assert (lower <= upper).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("eps", EPSILONS)
+@pytest.mark.parametrize("name", FACTORS)
+def test_mean_widths_are_within_a_factor(recorded, name, eps, method):
+    """Other relaxations than the recorded ones; the factor is what was measured and a small margin."""
+    (lower, upper), (low, high) = both(recorded, name, eps, method)
+    factor = FACTORS[name] if method != "ibp" else 1.001
+    assert (upper - lower).mean() <= factor * (high - low).mean()
+    # Both contain the function's range, so neither may lie beside the other.
+    assert (np.maximum(lower, low) <= np.minimum(upper, high)).all()
