@@ -233,8 +233,9 @@ def _refine(state: Relaxed, target: Target, deadline: Deadline, memory: MemoryBu
     low, high = low + 0, high + 0
     batch = low.shape[0]
     per_row = 2 * state.plan.largest * low.dtype.itemsize * 6
-    resident = CACHE_BYTES if isinstance(low, np.ndarray) else memory.bytes
+    # Few boxes with many entries each: rows of one box share its relaxation instead of each gathering a copy.
     shared = batch == 1 or (count // batch >= 32 and state.plan.largest >= 1024)
+    resident = memory.bytes if shared or not isinstance(low, np.ndarray) else CACHE_BYTES
     chunk = MemoryBudget(min(memory.bytes, resident)).rows(per_row, count)
     starts = _runs(boxes, batch, chunk) if shared else [(s, min(s + chunk, count)) for s in range(0, count, chunk)]
     for start, stop in starts:
