@@ -11,25 +11,23 @@ The public API; everything is imported on first use, so that importing the packa
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .api import verify
-    from .bounds.api import bounds
-    from .load import Network, load
+    from .bounding.api import bounds
+    from .loading import Network, load
     from .result import Result, Verdict, Witness
     from .strategy import Options
 
 _HOMES = {
-    "Network": ".load",
+    "Network": ".loading",
     "Options": ".strategy",
     "Result": ".result",
     "Verdict": ".result",
     "Witness": ".result",
-    "bounds": ".bounds.api",
-    "load": ".load",
+    "bounds": ".bounding.api",
+    "load": ".loading",
     "verify": ".api",
 }
 
@@ -44,14 +42,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
-
-
-class _Api(ModuleType):
-    """Keeps `load` and `bounds` functions: importing the folders of these names would put modules in their place."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _HOMES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Api

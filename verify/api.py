@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..specs.property import Property
 from ..specs.read import read_property
 from .budget import Deadline
-from .load.network import Network
+from .loading.network import Network
 from .strategy import Options, verify_property
 
 if TYPE_CHECKING:

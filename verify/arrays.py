@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,12 @@ def array_namespace(*arrays: Array) -> Any:
     import array_api_compat.torch
 
     return array_api_compat.torch
+
+
+def out_of_memory_errors() -> tuple[type[BaseException], ...]:
+    """The exceptions that say that an allocation failed, of the libraries in use."""
+    torch = sys.modules.get("torch")
+    return (MemoryError,) if torch is None else (MemoryError, torch.OutOfMemoryError)
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..specs.property import Property, TensorDeclaration
-    from .load.network import Network, Reference
-    from .load.onnx_import import TensorInfo
+    from .loading.network import Network, Reference
+    from .loading.onnx_import import TensorInfo
 
 T = TypeVar("T")
 

@@ -131,16 +131,16 @@ def join(property: Property, graphs: Mapping[str, Graph]) -> Problem:
     outputs: list[int] = []
     for network in property.networks:
         graph = graphs[network.name]
-        ranges = [
-            (int(starts[k]), int(starts[k + 1]))
-            for k, declared in enumerate(property.inputs)
-            if declared.network == network.name
-        ]
-        wanted = [declared for declared in property.outputs if declared.network == network.name]
-        _check_sizes(property, network.name, graph, [stop - start for start, stop in ranges], [d.size for d in wanted])
+        declared = [tensor for tensor in property.inputs if tensor.network == network.name]
+        wanted = [tensor for tensor in property.outputs if tensor.network == network.name]
+        _check_sizes(property, network.name, graph, [d.size for d in declared], [d.size for d in wanted])
+        first = int(starts[property.inputs.index(declared[0])]) if declared else 0
+        ends = first + np.cumsum([graph.nodes[index].size for index in graph.inputs], dtype=int)
         sources = [
-            build.take(f"{network.name} input {k}", free, property.input_map[start:stop])
-            for k, (start, stop) in enumerate(ranges)
+            build.take(
+                f"{network.name} input {k}", free, property.input_map[end - graph.nodes[graph.inputs[k]].size : end]
+            )
+            for k, end in enumerate(ends)
         ]
         outputs += _append(build, graph, sources, f"{network.name}:" if len(property.networks) > 1 else "")
     extras = _extra_columns(build, property, free, outputs)
@@ -172,7 +172,9 @@ def flatten(graph: Graph) -> Graph:
 def _check_sizes(property: Property, name: str, graph: Graph, inputs: list[int], outputs: list[int]) -> None:
     for kind, declared, nodes in (("input", inputs, graph.inputs), ("output", outputs, graph.outputs)):
         actual = [graph.nodes[index].size for index in nodes]
-        if declared != actual:
+        # VNN-LIB 1.0 has one vector X and one Y, whatever the number of tensors.
+        flat = property.version == "1.0" and len(declared) == 1 and declared[0] == sum(actual)
+        if declared != actual and not flat:
             raise UnsupportedError(
                 f"{property.source or 'the query'} declares {_total(declared)} {kind} variables, but network {name} "
                 f"has {_total(actual)}; check that query and network belong together"

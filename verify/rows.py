@@ -23,25 +23,27 @@ class Rows:
     rows     ``[G, R, m]``;  offsets ``[G, R]``. Padding rows have an infinite offset and are never positive.
     slots    integers ``[G, K, S]``: the rows of each clause; entries equal to ``R`` stand for no row.
     clauses  bool ``[G, K]``: whether the clause exists.
+    direct   whether every clause of every group is one row, in order, so that rows and clauses are the same.
     """
 
     rows: Array
     offsets: Array
     slots: Array
     clauses: Array
+    direct: bool
 
     def of(self, group: Array) -> Rows:
         """The rows of each domain's group ``[B, ...]``; with a single group as they are, ``[1, ...]`` (broadcasts)."""
         if self.rows.shape[0] == 1:
             return self
-        return Rows(self.rows[group], self.offsets[group], self.slots[group], self.clauses[group])
+        return Rows(self.rows[group], self.offsets[group], self.slots[group], self.clauses[group], self.direct)
 
     def by_clause(self, values: Array, fill: float) -> Array:
         """Row values ``[B, R, ...]`` arranged as ``[B, K, S, ...]``, `fill` where a clause has fewer rows."""
         xp = array_namespace(values)
-        batch, rows = values.shape[:2]
-        if self.slots.shape[0] == 1 and rows == self.slots.shape[1] and self.slots.shape[2] == 1:
-            return values[:, :, None]  # one row a clause, in order
+        batch = values.shape[0]
+        if self.direct:
+            return values[:, :, None]
         padding = xp.full_like(values[:, :1], fill)
         padded = xp.concat([values, padding], axis=1)
         if self.slots.shape[0] == 1:
@@ -78,4 +80,5 @@ def prepare_rows(groups: Sequence[Group], like: Array) -> Rows:
         xp.asarray(offsets, dtype=like.dtype, **options),
         xp.asarray(slots, **options),
         xp.asarray(present, **options),
+        direct=depth == 1 and clauses == count and bool((slots[:, :, 0] == np.arange(count)).all()),
     )

@@ -20,10 +20,10 @@ from ..specs.read import read_property
 from .arrays import Backend, choose_backend, to_numpy
 from .attack.pgd import AttackOptions, attack
 from .attack.replay import Replay
-from .bounds.plan import Plan, make_plan
+from .bounding.plan import Plan, make_plan
 from .budget import Deadline, MemoryBudget
 from .errors import UndefinedOnRegion
-from .load.network import Network, check_network, load
+from .loading.network import Network, check_network, load
 from .matching import assign, in_declared_order
 from .problem import Problem, join
 from .result import Phase, Result, Verdict, Witness

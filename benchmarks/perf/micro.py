@@ -21,10 +21,10 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 from boundsmith.verify.arrays import Backend
-from boundsmith.verify.bounds.crown import relax, row_bounds
-from boundsmith.verify.bounds.interval import interval_bounds
-from boundsmith.verify.bounds.plan import make_plan
-from boundsmith.verify.load.network import load
+from boundsmith.verify.bounding.crown import relax, row_bounds
+from boundsmith.verify.bounding.interval import interval_bounds
+from boundsmith.verify.bounding.plan import make_plan
+from boundsmith.verify.loading.network import load
 from boundsmith.verify.problem import flatten
 
 FILES = {

@@ -36,7 +36,7 @@ class Checked:
 
 def check_network_file(file: Path) -> Checked:
     """Load a network and compare it with onnxruntime."""
-    from ...verify.load import load
+    from ...verify.loading import load
 
     try:
         network = load(file)

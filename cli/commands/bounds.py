@@ -13,8 +13,8 @@ from ..options import check_folder_of, debug_option, json_option, require_file
 if TYPE_CHECKING:
     import numpy as np
 
-    from ...verify.bounds.api import OutputBounds
-    from ...verify.load import Network
+    from ...verify.bounding.api import OutputBounds
+    from ...verify.loading import Network
 
 BOUNDS_SCHEMA = "boundsmith.bounds/1"
 
@@ -65,7 +65,7 @@ def command(
     """
     import numpy as np
 
-    from ...verify.load import load
+    from ...verify.loading import load
     from ..regions import read_boxes
 
     check_folder_of(json_file)
@@ -84,11 +84,11 @@ def command(
 
 def _bound(network: Network, lower: np.ndarray, upper: np.ndarray, method: str, engine: str) -> OutputBounds:
     if engine == "boundsmith":
-        from ...verify.bounds.api import bounds_of
+        from ...verify.bounding.api import bounds_of
 
         return bounds_of(network, lower, upper, method)
-    from ...verify.bounds.api import OutputBounds
-    from ...verify.bounds.auto_lirpa import auto_lirpa_bounds
+    from ...verify.bounding.api import OutputBounds
+    from ...verify.bounding.auto_lirpa import auto_lirpa_bounds
 
     name = method if method == "forward" else method.upper()
     return OutputBounds(*auto_lirpa_bounds(network, lower, upper, name), ())

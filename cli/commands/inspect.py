@@ -10,7 +10,7 @@ import click
 from ..options import debug_option, json_option, require_file
 
 if TYPE_CHECKING:
-    from ...verify.load import Network
+    from ...verify.loading import Network
 
 INSPECT_SCHEMA = "boundsmith.inspect/1"
 
@@ -29,7 +29,7 @@ def command(network: Path, no_check: bool, json_file: Path | None) -> None:
     Example:
       boundsmith inspect net.onnx
     """
-    from ...verify.load import load
+    from ...verify.loading import load
 
     found = to_object(load(require_file(network, "network"), check=not no_check), checked=not no_check)
     if json_file is not None:

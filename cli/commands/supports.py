@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def _operators() -> list[str]:
-    from ...verify.load import supported_onnx_operators
+    from ...verify.loading import supported_onnx_operators
 
     rows = supported_onnx_operators()
     return [f"{row.op_type} * {row.note}" if row.note else row.op_type for row in rows]
 
 
 def _opsets() -> list[str]:
-    from ...verify.load import supported_onnx_operators
+    from ...verify.loading import supported_onnx_operators
 
     versions = [row.opsets for row in supported_onnx_operators()]
     return [str(min(oldest for oldest, _ in versions)), str(max(newest for _, newest in versions))]

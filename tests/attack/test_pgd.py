@@ -10,7 +10,7 @@ from boundsmith.verify.arrays import Backend
 from boundsmith.verify.attack.pgd import AttackOptions, attack, output_and_gradient
 from boundsmith.verify.budget import NEVER, Deadline
 from boundsmith.verify.graph import Graph
-from boundsmith.verify.load.evaluate import output_vector
+from boundsmith.verify.loading.evaluate import output_vector
 from boundsmith.verify.problem import join
 from boundsmith.verify.rows import prepare_rows
 from hypothesis import given, settings

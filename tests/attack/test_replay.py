@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from boundsmith.specs.property import Box
 from boundsmith.verify.attack.replay import Replay, clamp_exactly
-from boundsmith.verify.load.network import load
+from boundsmith.verify.loading.network import load
 from boundsmith.verify.problem import join
 from hypothesis import given, settings
 from hypothesis import strategies as st

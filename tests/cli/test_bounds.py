@@ -80,7 +80,7 @@ def test_regions_that_make_no_sense(arguments: list[str], says: str) -> None:
 
 
 def test_an_engine_that_is_absent_is_named() -> None:
-    pytest.importorskip("boundsmith.verify.bounds.auto_lirpa")
+    pytest.importorskip("boundsmith.verify.bounding.auto_lirpa")
     import importlib.util
 
     if importlib.util.find_spec("auto_LiRPA") is not None:

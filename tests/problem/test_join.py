@@ -11,7 +11,7 @@ from boundsmith.specs.read import parse_property
 from boundsmith.verify.arrays import Backend
 from boundsmith.verify.errors import UnsupportedError
 from boundsmith.verify.graph import Graph
-from boundsmith.verify.load.evaluate import evaluate, output_vector
+from boundsmith.verify.loading.evaluate import evaluate, output_vector
 from boundsmith.verify.problem import flatten, join
 from boundsmith.verify.rows import prepare_rows
 from hypothesis import given, settings

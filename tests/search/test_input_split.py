@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from boundsmith.specs.property import Box, Clause, NetworkDeclaration, Property, TensorDeclaration
 from boundsmith.verify.arrays import Backend
-from boundsmith.verify.bounds.plan import make_plan
+from boundsmith.verify.bounding.plan import make_plan
 from boundsmith.verify.budget import Deadline, MemoryBudget
-from boundsmith.verify.load.evaluate import output_vector
+from boundsmith.verify.loading.evaluate import output_vector
 from boundsmith.verify.problem import join
 from boundsmith.verify.rows import prepare_rows
 from boundsmith.verify.search import input_split

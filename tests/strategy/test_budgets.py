@@ -10,7 +10,7 @@ import pytest
 from boundsmith.specs.property import Box
 from boundsmith.verify.api import verify
 from boundsmith.verify.budget import Deadline, MemoryBudget, TimeUp, process_start
-from boundsmith.verify.load.network import load
+from boundsmith.verify.loading.network import load
 from boundsmith.verify.result import Verdict
 from boundsmith.verify.strategy import Options, verify_property
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from boundsmith.specs.property import Box
 from boundsmith.verify.api import verify
-from boundsmith.verify.bounds import crown
+from boundsmith.verify.bounding import crown
 from boundsmith.verify.errors import UndefinedOnRegion
-from boundsmith.verify.load.network import load
-from boundsmith.verify.load.runtime import ReplayError
+from boundsmith.verify.loading.network import load
+from boundsmith.verify.loading.runtime import ReplayError
 from boundsmith.verify.result import Verdict
 from boundsmith.verify.search import input_split
 from boundsmith.verify.strategy import Options

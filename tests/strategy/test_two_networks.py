@@ -10,7 +10,7 @@ from boundsmith.specs.read import parse_property
 from boundsmith.verify.api import verify
 from boundsmith.verify.budget import Deadline
 from boundsmith.verify.errors import LoadError
-from boundsmith.verify.load.network import load
+from boundsmith.verify.loading.network import load
 from boundsmith.verify.result import Verdict
 from boundsmith.verify.strategy import Options, verify_files
 from onnx import TensorProto, helper

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..load.runtime import ReplayError
+from ..loading.runtime import ReplayError
 from ..result import Witness
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ..load.network import Network
+    from ..loading.network import Network
     from ..problem import Problem
 
 

@@ -14,7 +14,7 @@ How to add an operator
    states ``backward`` and ``vjp``. What the operator cannot do stays ``None``.
 4. Add a case to ``tests/ops/operator_cases.py``. The property tests run over the whole table and fail for a row without
    a case.
-5. Let an importer produce it (``verify/load``).
+5. Let an importer produce it (``verify/loading``).
 
 Functions are generic over numpy and torch, float32 and float64, pure, and differentiable for torch.
 """

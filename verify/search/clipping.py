@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..arrays import array_namespace
-from ..bounds.interval import rounding
+from ..bounding.interval import rounding
 
 if TYPE_CHECKING:
     from ..graph import Array

@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..arrays import array_namespace
-from ..bounds.crown import LinearBound, Relaxed, relax, row_bounds
+from ..arrays import array_namespace, out_of_memory_errors
+from ..bounding.crown import LinearBound, Relaxed, relax, row_bounds
 from ..budget import Deadline, MemoryBudget, TimeUp
 from ..graph import Array
-from ..load.evaluate import output_vector
+from ..loading.evaluate import output_vector
 from .clipping import clip
 from .domains import Domains, Pool, concatenate
 
 if TYPE_CHECKING:
-    from ..bounds.plan import Plan
+    from ..bounding.plan import Plan
     from ..ops.rule import Interval
     from ..rows import Rows
 
@@ -100,7 +100,7 @@ def search(
             pieces = _pieces(taken, options.workers)
             try:
                 outcomes = _map(executor, partial(_step, plan, rows, few, options, deadline, memory), pieces)
-            except MemoryError:
+            except out_of_memory_errors():
                 pool.push(taken)
                 if batch == 1:
                     report.exhausted = True

@@ -9,7 +9,7 @@ from contextlib import suppress
 import numpy as np
 import onnx
 from boundsmith.verify.errors import LoadError
-from boundsmith.verify.load import Network, load
+from boundsmith.verify.loading import Network, load
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
@@ -126,7 +126,7 @@ def test_random_bytes(content: bytes) -> None:
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, len(SEEDS) - 1), st.integers(0, 2**32))
 def test_mutated_gzip(which: int, seed: int) -> None:
-    from boundsmith.verify.load.onnx_reader import _gunzip
+    from boundsmith.verify.loading.onnx_reader import _gunzip
 
     generator = random.Random(seed)
     content = bytearray(gzip.compress(SEEDS[which]))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from boundsmith.verify.load import load
-from boundsmith.verify.load.crosscheck import tolerance
+from boundsmith.verify.loading import load
+from boundsmith.verify.loading.crosscheck import tolerance
 from boundsmith.verify.ops import rule
 from onnx import NodeProto, TensorProto, helper
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from boundsmith.verify.errors import LoadError, UndefinedOnRegion
-from boundsmith.verify.load import load
-from boundsmith.verify.load.evaluate import evaluate
+from boundsmith.verify.loading import load
+from boundsmith.verify.loading.evaluate import evaluate
 from boundsmith.verify.ops import rule
 from onnx import NodeProto, TensorProto, helper
 

@@ -9,13 +9,13 @@ import types
 import numpy as np
 import pytest
 import torch
-from boundsmith.verify.bounds import auto_lirpa
-from boundsmith.verify.bounds.api import bounds_of
-from boundsmith.verify.bounds.auto_lirpa import auto_lirpa_bounds, require_auto_lirpa, torch_module
+from boundsmith.verify.bounding import auto_lirpa
+from boundsmith.verify.bounding.api import bounds_of
+from boundsmith.verify.bounding.auto_lirpa import auto_lirpa_bounds, require_auto_lirpa, torch_module
 from boundsmith.verify.errors import UnsupportedError
 from boundsmith.verify.graph import Graph
-from boundsmith.verify.load.evaluate import output_vector
-from boundsmith.verify.load.network import load
+from boundsmith.verify.loading.evaluate import output_vector
+from boundsmith.verify.loading.network import load
 from boundsmith.verify.problem import flatten
 
 from tests.conftest import shared_dir

@@ -165,7 +165,7 @@ def _equal(call: Call, marks: Sequence[Marks], result: Value) -> Marks:
     other = 1 - next(k for k, mark in enumerate(marks) if mark.entries)
     entries = marks[1 - other].entries
     compared = call.known(other, "other operand")
-    if marks[other].matters or call.value(1 - other).ndim != 1 or result.ndim != 1:
+    if marks[other].matters or len(call.value(1 - other).shape) != 1 or len(result.shape) != 1:
         raise LoweringError("it compares a length that depends on the network's inputs")
     values = np.broadcast_to(compared, result.shape)
     if any(0 <= values[entry] <= short.length for entry, short in entries.items()):
@@ -177,7 +177,7 @@ def _where(call: Call, marks: Sequence[Marks], result: Value) -> Marks:
     if not any(mark.entries for mark in marks):
         return _joined(call, marks, result.shape)
     shapes = {tuple(value.shape) for value in call.inputs if value is not None}
-    if marks[0].matters or any(mark.axes for mark in marks) or len(shapes) != 1 or result.ndim != 1:
+    if marks[0].matters or any(mark.axes for mark in marks) or len(shapes) != 1 or len(result.shape) != 1:
         raise LoweringError("it chooses by a length that depends on the network's inputs")
     chosen = call.known(0, "condition")
     return Marks(

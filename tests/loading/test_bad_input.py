@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from boundsmith.verify.errors import LoadError
-from boundsmith.verify.load import load
+from boundsmith.verify.loading import load
 from onnx import TensorProto, helper, numpy_helper
 
 from .models import model_of, single

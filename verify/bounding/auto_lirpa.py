@@ -22,7 +22,7 @@ from ..problem import flatten
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from ..load.network import Network
+    from ..loading.network import Network
 
 OLDEST = (0, 7)
 

@@ -22,7 +22,7 @@ from .plan import Plan, make_plan
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..load.network import Network
+    from ..loading.network import Network
     from ..ops.rule import Interval
 
 METHODS = ("ibp", "crown-ibp", "crown", "forward", "auto-lirpa")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from boundsmith.verify.bounds.api import bounds_of
-from boundsmith.verify.load.network import load
+from boundsmith.verify.bounding.api import bounds_of
+from boundsmith.verify.loading.network import load
 
 from tests.conftest import shared_dir
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 from boundsmith.verify.arrays import Backend
-from boundsmith.verify.bounds.api import bounds, bounds_of
-from boundsmith.verify.bounds.crown import relax, row_bounds
-from boundsmith.verify.bounds.forward import forward_bounds
-from boundsmith.verify.bounds.interval import interval_bounds
-from boundsmith.verify.bounds.plan import make_plan
+from boundsmith.verify.bounding.api import bounds, bounds_of
+from boundsmith.verify.bounding.crown import relax, row_bounds
+from boundsmith.verify.bounding.forward import forward_bounds
+from boundsmith.verify.bounding.interval import interval_bounds
+from boundsmith.verify.bounding.plan import make_plan
 from boundsmith.verify.budget import Deadline, MemoryBudget, TimeUp
 from boundsmith.verify.errors import UnsupportedError
-from boundsmith.verify.load.evaluate import evaluate, output_vector
+from boundsmith.verify.loading.evaluate import evaluate, output_vector
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-from boundsmith.verify.load import Network, load
-from boundsmith.verify.load.evaluate import evaluate
+from boundsmith.verify.loading import Network, load
+from boundsmith.verify.loading.evaluate import evaluate
 from onnx import TensorProto, helper, numpy_helper
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from boundsmith.verify.load.evaluate import evaluate
-from boundsmith.verify.load.onnx_import import import_model
-from boundsmith.verify.load.onnx_reader import parse_model
-from boundsmith.verify.load.simplify import simplify
+from boundsmith.verify.loading.evaluate import evaluate
+from boundsmith.verify.loading.onnx_import import import_model
+from boundsmith.verify.loading.onnx_reader import parse_model
+from boundsmith.verify.loading.simplify import simplify
 from onnx import NodeProto, helper
 
 from .models import model_of

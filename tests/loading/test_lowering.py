@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from boundsmith.verify.load.lowering_table import LOWERINGS
+from boundsmith.verify.loading.lowering_table import LOWERINGS
 from onnx import TensorProto, helper
 
 from .models import assert_same_as_runtime, model_of, single

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from boundsmith.verify.load import load
+from boundsmith.verify.loading import load
 from conftest import shared_dir
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 from boundsmith.verify.errors import LoadError
-from boundsmith.verify.load import load, onnx_import, supported_onnx_operators
-from boundsmith.verify.load.crosscheck import crosscheck, sample_points
-from boundsmith.verify.load.lowering_table import LOWERINGS
-from boundsmith.verify.load.runtime import ReplayError
+from boundsmith.verify.loading import load, onnx_import, supported_onnx_operators
+from boundsmith.verify.loading.crosscheck import crosscheck, sample_points
+from boundsmith.verify.loading.lowering_table import LOWERINGS
+from boundsmith.verify.loading.runtime import ReplayError
 from onnx import TensorProto, helper
 
 from .models import model_of, single

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from boundsmith.verify.errors import LoadError
-from boundsmith.verify.load import load
-from boundsmith.verify.load.evaluate import evaluate
+from boundsmith.verify.loading import load
+from boundsmith.verify.loading.evaluate import evaluate
 from torch import nn
 from torch.nn import functional as tf
 
