@@ -79,6 +79,9 @@ def command(
     Example:
       boundsmith verify query.vnnlib --network net.onnx --timeout 60 --json result.json
     """
+    from ..process import prepare_process
+
+    prepare_process()
     from ...verify.budget import process_start
 
     start = process_start()
