@@ -56,7 +56,7 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except (click.ClickException, BrokenPipeError):
             raise
-        except (BoundsmithError, OSError) as error:
+        except (BoundsmithError, OSError, MemoryError) as error:
             if ctx.meta.get("boundsmith.debug"):
                 traceback.print_exc()
             raise _InputError(_sentence(error)) from error
@@ -66,6 +66,8 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f": {error.filename}" if error.filename else ""
         return f"{error.strerror}{where}"
+    if isinstance(error, MemoryError):
+        return "memory ran out while reading the input; use a machine with more"
     return str(error) or type(error).__name__
 
 

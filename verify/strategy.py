@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..specs.read import read_property
-from .arrays import Backend, choose_backend, to_numpy
+from .arrays import Backend, choose_backend, out_of_memory_errors, to_numpy
 from .attack.pgd import AttackOptions, attack
 from .attack.replay import Replay
 from .bounding.plan import Plan, make_plan
@@ -181,6 +181,9 @@ def _decide(
     except UndefinedOnRegion as error:
         log.warnings.append(str(error))
         verdict, witness = Verdict.UNKNOWN, None
+    except out_of_memory_errors():
+        log.warnings.append("memory ran out; try a smaller --memory, or a machine with more")
+        verdict, witness = Verdict.UNKNOWN, None
     return _result(verdict, witness, options, log, run.method, setting.backend)
 
 
@@ -331,7 +334,8 @@ class _Run:
             witness = self._attack_for(0.25 * stretch) if attacking else None
             if witness is not None:
                 return Verdict.SAT, witness
-            stretch *= 2
+            # Work on a batch that a stretch cut short is lost, so a stretch too short for any batch grows faster.
+            stretch *= 2 if report.visited else 4
         if len(pool) == 0 and not stuck:
             return Verdict.UNSAT, None
         if self._one_pass_only():

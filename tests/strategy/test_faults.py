@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from boundsmith.specs.property import Box
+from boundsmith.verify import strategy
 from boundsmith.verify.api import verify
 from boundsmith.verify.bounding import crown
 from boundsmith.verify.errors import UndefinedOnRegion
@@ -153,6 +154,17 @@ def test_boxes_lost_to_memory_are_not_forgotten(monkeypatch, network):
     for clauses in ([(UNIT, [[1.0]], [100.0]), *tight], [*tight, (UNIT, [[1.0]], [100.0])]):
         property = query_of(2, 1, clauses)
         assert answer(network, property, attack=False, method="input-split") is Verdict.UNKNOWN
+
+
+def test_an_attack_that_runs_out_of_memory_ends_as_unknown(monkeypatch, network):
+    def starved(*args, **kwargs):
+        raise MemoryError
+
+    monkeypatch.setattr(strategy, "attack", starved)
+    property = query_of(2, 1, [(UNIT, [[1.0]], [100.0])])
+    result = verify(network, property, timeout=5.0)
+    assert result.verdict is Verdict.UNKNOWN
+    assert any("memory" in warning for warning in result.warnings)
 
 
 def test_one_pass_on_a_point_ends(network):
