@@ -144,7 +144,7 @@ def _descend(
     def steepest(outputs: Array) -> Array:
         place = xp.argmax(margins(outputs), axis=1)
         worst = xp.clip(xp.take_along_axis(slots, place[:, None], axis=1)[:, 0], None, own_rows.shape[-2] - 1)
-        return own_rows[worst] if single else own_rows[xp.arange(worst.shape[0]), worst]
+        return own_rows[worst] if single else own_rows[xp.arange(worst.shape[0], **options_like(worst)), worst]
 
     direction = xp.zeros_like(points)
     signed = (xp.arange(points.shape[0], **options_like(points)) % 2 == 0)[:, None]
