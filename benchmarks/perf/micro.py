@@ -17,7 +17,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+from boundsmith.cli.process import prepare_process
+
+prepare_process()
 
 import numpy as np
 from boundsmith.verify.arrays import Backend

@@ -28,7 +28,7 @@ METHODS = ("auto", "attack", "bounds", "input-split")
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=click.FloatRange(min=0),
     default=116.0,
     show_default=True,
     help="Seconds, counted from the start of the process.",

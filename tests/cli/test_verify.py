@@ -44,6 +44,11 @@ def test_exit_status_tells_the_verdict(request: pytest.FixtureRequest, network: 
     assert CliRunner().invoke(cli, [*arguments, "--exit-status"]).exit_code == status
 
 
+def test_no_time_at_all_is_timed_out(boundsmith: Run, network: Path, safe: Path) -> None:
+    ended = boundsmith(["verify", safe, "--network", network, "--timeout", "0"])
+    assert (ended.returncode, ended.stdout) == (0, "timed-out\n")
+
+
 def test_json_holds_verdict_witness_and_provenance(tmp_path: Path, network: Path, unsafe: Path) -> None:
     file = tmp_path / "result.json"
     CliRunner().invoke(cli, ["verify", str(unsafe), "--network", str(network), "--json", str(file)])
