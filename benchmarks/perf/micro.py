@@ -35,7 +35,7 @@ FILES = {
     "oval_base_kw": "oval21/onnx/cifar_base_kw.onnx",
     "sri_resnet_3b2": "sri_resnet_a/onnx/resnet_3b2_bn_mixup_adv_4.0_bs128_lr-1.onnx",
 }
-CHUNK = {"acasxu_1_1": 256, "mnist_256x4": 8, "oval_base_kw": 4, "sri_resnet_3b2": 1}
+CHUNK = {"acasxu_1_1": 512, "mnist_256x4": 8, "oval_base_kw": 4, "sri_resnet_3b2": 1}
 
 
 def lower_bounds(plan, lower, upper, rows, method):
