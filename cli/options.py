@@ -75,8 +75,8 @@ def check_folder_of(file: Path | None) -> None:
 def parse_networks(values: Sequence[str]) -> dict[str, Path]:
     """Network files by declared name, from ``FILE``, ``NAME=FILE`` or the competition's ``[('NAME', 'FILE'), ...]``.
 
-    A file without a name gets the empty name: it stands for the only network that the query declares.
-    Raises BoundsmithError for a name given twice, several files without a name, or a missing file.
+    A file without a name gets the empty name: it stands for the only network that the query declares. Raises
+    BoundsmithError for a name given twice, several files without a name, or a missing file.
     """
     networks: dict[str, Path] = {}
     for value in values:

@@ -24,8 +24,8 @@ class Box:
 
 @dataclass(frozen=True, eq=False)
 class Clause:
-    """One conjunction of the unsafe set: ``x`` in `box` and, for every row s,
-    ``C[s] y + E[s] x + Q[s] m <= d[s]`` (``<`` where ``strict[s]``).
+    """One conjunction of the unsafe set: ``x`` in `box` and, for every row s, ``C[s] y + E[s] x + Q[s] m <= d[s]``
+    (``<`` where ``strict[s]``).
 
     Clauses over the same region share one `Box` object (compared by identity), so that work on the region is shared.
 

@@ -70,8 +70,8 @@ def to_numpy(x: Array) -> np.ndarray:
 def choose_backend(device: str, dtype: str) -> Backend:
     """The backend for a requested device (auto, cpu or cuda).
 
-    `auto` is the CPU: asking torch for a GPU costs seconds of start-up, more than most queries take.
-    Raises `UnsupportedError` when cuda is asked for and there is none.
+    `auto` is the CPU: asking torch for a GPU costs seconds of start-up, more than most queries take. Raises
+    `UnsupportedError` when cuda is asked for and there is none.
     """
     if device == "cuda":
         import torch

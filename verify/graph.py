@@ -2,8 +2,7 @@
 
 Shapes are the ONNX file's own shapes (dynamic dimensions resolved to 1). Every tensor that flows through the graph
 carries one extra leading axis ``B``: a batch of sub-domains, data points or samples. So a node of shape ``(1, 3, 8,
-8)``
-evaluates to an array ``[B, 1, 3, 8, 8]``; axis ``k`` of ``shape`` is axis ``k + 1`` of the array.
+8)`` evaluates to an array ``[B, 1, 3, 8, 8]``; axis ``k`` of ``shape`` is axis ``k + 1`` of the array.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 vector.
 
 Joining makes every query look alike to the methods. Several networks become one graph over the shared free inputs;
-where rows
-mention inputs or products of variables, these are appended to the output vector, so that every row is linear in it.
+where rows mention inputs or products of variables, these are appended to the output vector, so that every row is
+linear in it.
 """
 
 from __future__ import annotations

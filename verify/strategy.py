@@ -1,10 +1,8 @@
 """Which method runs when, inside one budget; the only place that forms a verdict.
 
 Cheap attempts of every kind come first, and each one's budget grows only while nothing has decided: a few sampled
-points, a few gradient steps, then
-the search, interrupted by longer attacks at growing intervals. `unsat` is answered only when the search closed every
-box and lost none; `sat` only
-for a witness that the reference runtime confirms.
+points, a few gradient steps, then the search, interrupted by longer attacks at growing intervals. `unsat` is answered
+only when the search closed every box and lost none; `sat` only for a witness that the reference runtime confirms.
 """
 
 from __future__ import annotations

@@ -59,8 +59,8 @@ def judge(record: Record, expected: str) -> Judgement:
 def read_expected(file: Path) -> dict[Key, Expectation]:
     """Read a table of known answers by its header: columns benchmark, onnx, vnnlib and verdict.
 
-    The columns abcrown_result and abcrown_time_s give the peer's seconds, if they are there.
-    Raises SpecError for a file that is no such table.
+    The columns abcrown_result and abcrown_time_s give the peer's seconds, if they are there. Raises SpecError for a
+    file that is no such table.
     """
     known: dict[Key, Expectation] = {}
     with open(file, newline="", encoding="utf-8") as stream:

@@ -1,8 +1,8 @@
 """Falsification by sampling and projected gradient descent, batched over restarts, clauses and groups.
 
 The loss of a clause is its violation margin ``max_s (C_s y - d_s)``: unsafe iff <= 0. Its gradient is that of the row
-that attains the maximum, computed by
-a vector-Jacobian product through the operator table, so that attacks run on numpy and on torch alike.
+that attains the maximum, computed by a vector-Jacobian product through the operator table, so that attacks run on
+numpy and on torch alike.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class AttackOptions:
     """restarts: points per clause; steps: gradient steps of each; step: first step as a share of the box's width,
-    which decays to
-    `last` times itself; momentum: weight of the former direction."""
+    which decays to `last` times itself; momentum: weight of the former direction."""
 
     restarts: int = 16
     steps: int = 30
@@ -87,8 +86,7 @@ def attack(
     """Look for a witness in boxes ``[G, n]``; `check` replays candidates (points ``[P, n]``, groups ``[P]``).
 
     Every group's every clause gets `restarts` starting points: the centre first, then corners and uniform samples in
-    turn. Returns what `check`
-    returned, or None. Stops quietly at the deadline.
+    turn. Returns what `check` returned, or None. Stops quietly at the deadline.
     """
     xp = array_namespace(lower)
     rng = np.random.default_rng(seed)

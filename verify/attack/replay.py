@@ -1,8 +1,8 @@
 """Replay: a candidate counts as a witness only if the reference runtime agrees that it violates the property.
 
 The candidate is first moved to the nearest point of the network's own element type inside the box, exactly (not
-within a tolerance); the
-outputs that decide are onnxruntime's, and the rows are evaluated in float64 on exactly the printed numbers.
+within a tolerance); the outputs that decide are onnxruntime's, and the rows are evaluated in float64 on exactly the
+printed numbers.
 """
 
 from __future__ import annotations

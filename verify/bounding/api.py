@@ -51,8 +51,8 @@ def bounds(network: Network | Graph, center: Any, radius: Any, method: str = "cr
     method   ibp, crown-ibp, crown or forward.
 
     Returns two arrays ``[B, m]`` over the flat outputs. On torch tensors the bounds are differentiable by center,
-    radius and, for a module
-    loaded with ``live=True``, by its parameters. Raises `BoundsmithError` for sizes that do not fit.
+    radius and, for a module loaded with ``live=True``, by its parameters. Raises `BoundsmithError` for sizes that do
+    not fit.
 
     Example:
         >>> lower, upper = bounds(load("net.onnx"), np.zeros((1, 784), np.float32), 0.02)  # doctest: +SKIP
@@ -80,8 +80,7 @@ def bounds_of(
     """Bounds of the flat outputs for boxes ``[B, n]``, by one of `METHODS`.
 
     Raises `UnsupportedError` for an unknown method or an engine that is not installed, `UndefinedOnRegion` where an
-    operator has no finite value, and
-    `TimeUp` when the deadline passes.
+    operator has no finite value, and `TimeUp` when the deadline passes.
     """
     if method not in METHODS:
         raise UnsupportedError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")

@@ -1,8 +1,7 @@
 """An optional second opinion: bounds by auto_LiRPA (0.7 or newer), where the user has installed it.
 
 The graph is handed over as a torch module made of plain torch functions, which auto_LiRPA traces. Only `boundsmith
-bounds --engine auto-lirpa` and
-cross-checks use this; nothing in verification depends on it.
+bounds --engine auto-lirpa` and cross-checks use this; nothing in verification depends on it.
 """
 
 from __future__ import annotations

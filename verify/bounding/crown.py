@@ -1,14 +1,12 @@
 """Backward linear bounds (CROWN) over batches of boxes and specification rows.
 
 Only lower bounds of rows are carried; an upper bound of ``a`` is minus the lower bound of ``-a``. Intermediate bounds
-come from the same backward
-pass, only for entries that interval bounds leave undecided, as flat (box, entry) pairs: a batch never pays for
-entries that are stable
-in a box. They are intersected with interval bounds and with what a parent domain knew.
+come from the same backward pass, only for entries that interval bounds leave undecided, as flat (box, entry) pairs: a
+batch never pays for entries that are stable in a box. They are intersected with interval bounds and with what a
+parent domain knew.
 
 Rounding: every backward pass sums the magnitudes of its terms and gives away a few unit roundoffs of that sum, so
-that float32
-bounds stay below what float64 would give (checked by a property test).
+that float32 bounds stay below what float64 would give (checked by a property test).
 """
 
 from __future__ import annotations
@@ -34,8 +32,7 @@ if TYPE_CHECKING:
 
 PASS_BYTES = 16 << 20
 """Temporaries of one backward pass on a CPU. Less pays with more Python calls (4 MiB: a fifth slower on ACAS Xu),
-more gains
-nothing and holds memory in every worker."""
+more gains nothing and holds memory in every worker."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +74,8 @@ def relax(
     """Relax the graph on boxes ``[B, n]``.
 
     With `refine`, targets get backward bounds (CROWN); without, interval bounds only (CROWN-IBP). `inherited` are
-    bounds ``[B, size]``
-    of targets known from before, by node index. Raises `TimeUp` when the deadline passes and `UndefinedOnRegion`.
+    bounds ``[B, size]`` of targets known from before, by node index. Raises `TimeUp` when the deadline passes and
+    `UndefinedOnRegion`.
     """
     nodes = plan.graph.nodes
     shape = nodes[plan.input].shape
@@ -326,8 +323,7 @@ def row_bounds(
     """Lower bounds of ``rows y - offsets`` for the graph's output y.
 
     rows ``[B or 1, S, m]``, offsets ``[B or 1, S]``; returns coefficients ``[B, S, n]``, constants and minima ``[B,
-    S]``. Rows are chunked against
-    the memory budget.
+    S]``. Rows are chunked against the memory budget.
     """
     xp = array_namespace(rows)
     batch = state.lower.shape[0]

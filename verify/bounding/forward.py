@@ -1,11 +1,9 @@
 """Forward linear bounds for inputs of few dimensions: every node between two linear functions of the input.
 
 Through an affine operator, ``L' = W+ L + W- U = (W (L + U) + |W| (L - U)) / 2`` and ``U' = (W (L + U) + |W| (U - L))
-/ 2``, for coefficients and constants
-alike, so one pass costs about ``2 n`` evaluations of the network, whatever its width; backward bounds cost one a
-neuron. (Known as
-forward-mode LiRPA: Xu et al. 2020, "Automatic Perturbation Analysis for Scalable Certified Robustness and Beyond".)
-The result is looser than CROWN's.
+/ 2``, for coefficients and constants alike, so one pass costs about ``2 n`` evaluations of the network, whatever its
+width; backward bounds cost one a neuron. (Known as forward-mode LiRPA: Xu et al. 2020, "Automatic Perturbation
+Analysis for Scalable Certified Robustness and Beyond".) The result is looser than CROWN's.
 """
 
 from __future__ import annotations

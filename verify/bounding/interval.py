@@ -1,10 +1,9 @@
 """Interval bound propagation (IBP), with rounding errors on the safe side.
 
 An affine operator is bounded in centre/radius form, ``M c + b -+ |M| r`` (Gowal et al. 2018, "On the Effectiveness of
-Interval
-Bound Propagation"). Floating-point evaluation of ``M c + b`` is off by at most about ``u (|M| |c| + |b|)`` times a
-small factor; that term
-is added to the radius by using ``(1 + g) r + g |c|`` in place of ``r``, so it costs no further product.
+Interval Bound Propagation"). Floating-point evaluation of ``M c + b`` is off by at most about ``u (|M| |c| + |b|)``
+times a small factor; that term is added to the radius by using ``(1 + g) r + g |c|`` in place of ``r``, so it costs
+no further product.
 """
 
 from __future__ import annotations

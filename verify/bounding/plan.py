@@ -87,8 +87,7 @@ def _interval_exact(graph: Graph) -> list[bool]:
     """For every node whether its interval bounds cannot be improved by a backward pass (or are not worth one).
 
     True for the input, for constants, for one arithmetic operator on exact ones read once, and for elementwise
-    functions of a node that is
-    refined itself.
+    functions of a node that is refined itself.
     """
     mixed: list[int] = []
     for node in graph.nodes:

@@ -1,7 +1,7 @@
 """Affine operators: sources, dense maps, sums and everything that only moves entries around.
 
-Interval bounds of a linear operator ``y = M x + b`` are, with centre ``c`` and radius ``r`` of the inputs,
-``M c + b -+ |M| r`` (exact range). Where ``M`` has one entry a row, the ends are mapped directly.
+Interval bounds of a linear operator ``y = M x + b`` are, with centre ``c`` and radius ``r`` of the inputs, ``M c + b
+-+ |M| r`` (exact range). Where ``M`` has one entry a row, the ends are mapped directly.
 """
 
 from __future__ import annotations

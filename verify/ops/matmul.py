@@ -166,8 +166,8 @@ def _to_inputs(node: Node, lead: int, on_left: Array, on_right: Array) -> tuple[
 def _centred_planes(node: Node, intervals: Sequence[Interval], a: Array) -> tuple[tuple[Array, Array], Array]:
     """The plane below ``<a, u v>`` on finite intervals.
 
-    McCormick's two planes on a side, mixed half and half, are the linearisation at the centres:
-    ``|u v - (u_c v + v_c u - u_c v_c)| <= u_r v_r``, so that all sums are matrix products.
+    McCormick's two planes on a side, mixed half and half, are the linearisation at the centres: ``|u v - (u_c v + v_c
+    u - u_c v_c)| <= u_r v_r``, so that all sums are matrix products.
     """
     (left_low, left_high), (right_low, right_high) = intervals
     left, right = _factors(0.5 * (left_low + left_high), 0.5 * (right_low + right_high), 1, 1)

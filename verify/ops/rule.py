@@ -1,15 +1,13 @@
 """What an operator means: the record that a row of the operator table holds.
 
 Two kinds of operators exist. *Linear* ones (affine in their variable inputs) state themselves by `LinearRule`; their
-interval
-bounds, adjoint and forward bounds all follow from it. *Nonlinear* ones state a range (`interval`) and, where they
-have one,
-a linear relaxation (`relax`) valid on given input ranges. An absent capability is ``None``, never a silent default.
+interval bounds, adjoint and forward bounds all follow from it. *Nonlinear* ones state a range (`interval`) and, where
+they have one, a linear relaxation (`relax`) valid on given input ranges. An absent capability is ``None``, never a
+silent default.
 
 Array conventions. Values are ``[B, *shape]``. Backward coefficients are ``[R, *shape]`` where ``R`` enumerates
 (domain, row) pairs; linear rules never need to know how ``R`` is made up. All functions are generic over numpy arrays
-and torch
-tensors (`array_api_compat.array_namespace`), pure, and must not change their arguments.
+and torch tensors (`arrays.array_namespace`), pure, and must not change their arguments.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Domain clipping: cutting a box with linear lower bounds of the rows of a clause.
 
 A point is unsafe for a clause only if every row has ``C f(x) - d <= 0``, so only if ``a . x + c <= 0`` for each
-linear lower bound
-``a . x + c <= C f(x) - d``. On the box this bounds every coordinate: ``a_i x_i <= -c - min over the others``.
+linear lower bound ``a . x + c <= C f(x) - d``. On the box this bounds every coordinate: ``a_i x_i <= -c - min over
+the others``.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ def clip(lower: Array, upper: Array, coefficients: Array, constant: Array) -> tu
     be <= 0.
 
     Returns ``[B, S, n]`` ends for each row on its own, widened by the rounding of their computation, never beyond the
-    box. An empty part
-    shows as lower > upper.
+    box. An empty part shows as lower > upper.
     """
     xp = array_namespace(coefficients)
     low, high = lower[:, None, :], upper[:, None, :]

@@ -1,11 +1,9 @@
 """Branch-and-bound by splitting the input box, over batches of thousands of boxes.
 
 Each round bounds a batch of boxes (CROWN with the parents' bounds inherited), drops the clauses that a positive row
-refutes, cuts the
-remaining boxes by the rows' own linear bounds (`clipping`), tries a few concrete points of each box, and splits along
-the input whose
-coefficient times width is largest. A box is closed when all clauses are refuted on it; the problem is `unsat` when no
-box is left.
+refutes, cuts the remaining boxes by the rows' own linear bounds (`clipping`), tries a few concrete points of each
+box, and splits along the input whose coefficient times width is largest. A box is closed when all clauses are refuted
+on it; the problem is `unsat` when no box is left.
 """
 
 from __future__ import annotations
@@ -57,8 +55,7 @@ class SplitOptions:
 @dataclass
 class SplitReport:
     """What a search did. `closed` says that no domain is left and none was lost; `stuck` are boxes too small to split
-    in this dtype; `exhausted`
-    says that nothing more can be done with what is left (one pass only, or memory)."""
+    in this dtype; `exhausted` says that nothing more can be done with what is left (one pass only, or memory)."""
 
     closed: bool = False
     exhausted: bool = False
@@ -293,8 +290,7 @@ def _split(domains: Domains, scores: Array) -> tuple[Domains, Domains]:
     """Halve every box along its best input; also the boxes that have no representable midpoint left.
 
     One input at a time, even while there are few boxes: splitting two or three at once fills a batch sooner but ends
-    with up to six
-    times as many boxes (linearizenn, ACAS Xu 2_7).
+    with up to six times as many boxes (linearizenn, ACAS Xu 2_7).
     """
     xp = array_namespace(domains.lower)
     middle = 0.5 * domains.lower + 0.5 * domains.upper
