@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -63,15 +62,6 @@ class Graph:
     def _with_input_shapes(self, node: Node) -> Node:
         shapes = tuple(self.nodes[source].shape for source in node.inputs)
         return node if node.input_shapes == shapes else replace(node, input_shapes=shapes)
-
-    @cached_property
-    def consumers(self) -> tuple[tuple[int, ...], ...]:
-        """For every node the indices of the nodes that read it, ascending."""
-        readers: list[list[int]] = [[] for _ in self.nodes]
-        for index, node in enumerate(self.nodes):
-            for source in dict.fromkeys(node.inputs):
-                readers[source].append(index)
-        return tuple(tuple(r) for r in readers)
 
     def map_params(self, convert: Callable[[Array], Array]) -> Graph:
         """The same graph with every parameter array converted (to another dtype, device or library)."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..specs.element_types import require_real
 from ..specs.read import read_property
 from .arrays import Backend, choose_backend, out_of_memory_errors, to_numpy
 from .attack.pgd import AttackOptions, attack
@@ -53,6 +54,7 @@ class Options:
     attack    False: never sample or follow gradients (witnesses then come only from the search's own points).
     memory    bytes of temporaries a step may use; None: an eighth of what is free.
     threads   worker threads; None: one a core.
+    assume_real  take a VNN-LIB 2.0 query's floating-point types for the reals; False: refuse such a file.
     """
 
     timeout: float = 116.0
@@ -63,6 +65,7 @@ class Options:
     seed: int = 0
     dtype: str = "float32"
     threads: int | None = None
+    assume_real: bool = True
 
 
 @dataclass
@@ -97,6 +100,8 @@ def verify_files(
     log = _Log()
     started = time.monotonic()
     property = read_property(query)
+    if not options.assume_real:
+        require_real(property)
     log.phase("read query", started)
     started = time.monotonic()
     loaded = _load_networks(property, networks)

@@ -67,7 +67,6 @@ def command(
     assignments: Path | None,
     results: Path | None,
     exit_status: bool,
-    assume_real: bool,
     **settings: Any,
 ) -> None:
     """Decide QUERY, a VNN-LIB 1.0 or 2.0 file (plain or .gz), about the given networks.
@@ -89,7 +88,7 @@ def command(
     report.announce()
     try:
         run = _Run(require_file(query, "query"), parse_networks(networks), settings, start)
-        verdict = run.decide(report, assume_real, EXIT_STATUS["timed-out"] if exit_status else 0)
+        verdict = run.decide(report, EXIT_STATUS["timed-out"] if exit_status else 0)
     except BaseException:
         report.fail()
         raise
@@ -105,18 +104,15 @@ class _Run:
     settings: dict[str, Any]
     start: float
 
-    def decide(self, report: _Report, assume_real: bool, status_in_time_out: int) -> str:
+    def decide(self, report: _Report, status_in_time_out: int) -> str:
         """Answer and report within the deadline, whatever the main thread is doing; returns the verdict's word."""
         from ...verify.budget import Deadline
-        from ..element_types import require_real
         from ..watchdog import Watchdog
 
         timeout = self.settings["timeout"]
         deadline = Deadline.after(timeout, self.start)
         grace = min(1.0, 0.02 * timeout)
         with Watchdog(deadline, grace, lambda: self._expire(report), status_in_time_out) as watchdog:
-            if not assume_real:
-                require_real(self.query)
             from ...verify.strategy import Options, verify_files
 
             result = verify_files(self.query, self.networks, Options(**self.settings), deadline)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..arrays import array_namespace, options_like, to_numpy
+from ..loading.evaluate import evaluate
 from ..ops import rule
 
 if TYPE_CHECKING:
@@ -40,12 +41,7 @@ def output_and_gradient(graph: Graph, points: Array, pick: Callable[[Array], Arr
     """Outputs ``[P, m]`` at points ``[P, n]`` and the gradient ``[P, n]`` of ``<pick(outputs), outputs>`` by the
     points."""
     nodes = graph.nodes
-    values: list[Array] = []
-    for node in nodes:
-        if node.op == "Input":
-            values.append(points.reshape(-1, *node.shape))
-        else:
-            values.append(rule(node.op).evaluate(node, [values[source] for source in node.inputs]))
+    values = evaluate(graph, [points.reshape(-1, *nodes[graph.inputs[0]].shape)], range(len(nodes)))
     output = graph.outputs[0]
     count = points.shape[0]
     outputs = values[output].reshape(count, -1)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..arrays import array_namespace
+from ..arrays import array_namespace, options_like
 from ..ops import rule
 from ..ops.arrays import as_like, zeros_like_shape
 from .interval import intersect, node_interval, rounding
@@ -71,7 +71,7 @@ def _identity(lower: Array, upper: Array, node: Node) -> Affine:
     xp = array_namespace(lower)
     batch, size = lower.shape
     unit = zeros_like_shape((size, size), lower)
-    index = xp.arange(size)
+    index = xp.arange(size, **options_like(lower))
     unit[index, index] = 1
     coefficients = xp.broadcast_to(unit[None], (batch, size, size)).reshape(batch, size, *node.shape)
     zero = zeros_like_shape((batch, *node.shape), lower)

@@ -61,7 +61,6 @@ class SplitReport:
     exhausted: bool = False
     visited: int = 0
     splits: int = 0
-    rounds: int = 0
     halvings: int = 0
     stuck: list[Domains] = field(default_factory=list)
     witness: Any = None
@@ -106,7 +105,6 @@ def search(
             except TimeUp:
                 pool.push(taken)
                 break
-            report.rounds += 1
             report.visited += len(taken)
             if one_pass:
                 outcomes = [
