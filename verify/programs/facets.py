@@ -53,7 +53,7 @@ class Choice:
 
 def facets(node: Node, role: Role) -> tuple[tuple[Facet, ...], tuple[Facet, ...]]:
     """The lower and the upper facets of a node's undecided entries."""
-    low, high, absent = _bounded(role)
+    low, high, absent = _bounded(node, role)
     shaped = [(a.reshape(1, *node.shape), b.reshape(1, *node.shape)) for a, b in zip(low, high, strict=True)]
     relax = rule(node.op).relax
     assert relax is not None
@@ -67,12 +67,15 @@ def facets(node: Node, role: Role) -> tuple[tuple[Facet, ...], tuple[Facet, ...]
     return _distinct(lower), _distinct(upper)
 
 
-def _bounded(role: Role) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Input bounds for `relax`: inputs that cannot win (``absent`` ``[K, E]``) at a point that changes no maximum,
+def _bounded(node: Node, role: Role) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Input bounds for `relax`: inputs that cannot win (``absent`` ``[K, E]``) at a point where they do not, and
     decided entries at the point 0, where lines are finite."""
-    absent = ~role.used & role.undecided
-    point = np.where(role.undecided, np.where(role.used, role.low, np.inf).min(axis=0), 0.0)
-    keep = role.used & role.undecided
+    keep, absent = role.used & role.undecided, ~role.used & role.undecided
+    if node.op == "Min":
+        losing = np.where(keep, role.high, -np.inf).max(axis=0)
+    else:
+        losing = np.where(keep, role.low, np.inf).min(axis=0)
+    point = np.where(role.undecided, losing, 0.0)
     return np.where(keep, role.low, point), np.where(keep, role.high, point), absent
 
 

@@ -118,6 +118,9 @@ def run_highs(program: Program, *, seconds: float, threads: int, target: float) 
         import highspy
     except ImportError:
         return Solution("failed", message="highspy is not installed; install it with `pip install highspy`")
+    # HiGHS itself takes coefficients that are not numbers, and answers "optimal".
+    if not _is_sound(program):
+        return Solution("failed", message="the programme has coefficients or bounds that are not numbers")
     solver = highspy.Highs()
     solver.setOptionValue("output_flag", False)
     integer = bool(program.integer.any())
@@ -142,6 +145,13 @@ def run_highs(program: Program, *, seconds: float, threads: int, target: float) 
         return Solution("failed", message="HiGHS refused the programme")
     solver.run()
     return _read(solver, highspy, integer)
+
+
+def _is_sound(program: Program) -> bool:
+    """Whether all coefficients are finite and no bound is NaN."""
+    ends = (program.column_lower, program.column_upper, program.row_lower, program.row_upper)
+    finite = np.isfinite(program.values).all() and np.isfinite(program.cost).all()
+    return bool(finite) and not any(np.isnan(end).any() for end in ends)
 
 
 def _highs_model(program: Program, highspy: Any) -> Any:
@@ -175,12 +185,15 @@ def _read(solver: Any, highspy: Any, integer: bool) -> Solution:
     message = solver.modelStatusToString(status)
     if name == "failed":
         return Solution(name, message=f"HiGHS ended with status {message}")
-    if name == "infeasible":
-        return Solution(name, dual_bound=np.inf, message=message)
     info, point = solver.getInfo(), solver.getSolution()
+    nodes = max(0, int(info.mip_node_count)) if integer else 0
+    if name == "infeasible":
+        return Solution(name, dual_bound=np.inf, nodes=nodes, message=message)
     values = np.asarray(point.col_value, dtype=np.float64) if point.value_valid else None
     duals = np.asarray(point.row_dual, dtype=np.float64) if point.dual_valid and not integer else None
+    if not all(np.isfinite(part).all() for part in (values, duals) if part is not None):
+        return Solution("failed", message="HiGHS's answer holds values that are not finite")
     objective = float(info.objective_function_value) if values is not None else np.inf
     if integer:
-        return Solution(name, objective, float(info.mip_dual_bound), values, None, int(info.mip_node_count), message)
+        return Solution(name, objective, float(info.mip_dual_bound), values, None, nodes, message)
     return Solution(name, objective, objective if name == "optimal" else -np.inf, values, duals, 0, message)

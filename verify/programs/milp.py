@@ -153,9 +153,10 @@ class _Run:
         for position, group in enumerate(groups):
             self.deadline.check()
             state = relax(plan, group.lower[None], group.upper[None], deadline=self.deadline, memory=memory)
-            least = row_bounds(
-                state, group.rows[None], group.offsets[None], memory=memory, deadline=self.deadline
-            ).lower[0]
+            least = np.zeros(0)
+            if len(group.rows):
+                bound = row_bounds(state, group.rows[None], group.offsets[None], memory=memory, deadline=self.deadline)
+                least = bound.lower[0]
             intervals = [(low.reshape(-1), high.reshape(-1)) for low, high in state.intervals]
             size = None
             for clause in range(group.count):

@@ -1,8 +1,9 @@
 """Piecewise-linear operators: their pieces, and what each entry of a node is on given bounds.
 
 An entry whose bounds decide it is an affine function of one input; an undecided one has several *choices* (pieces of a
-unary operator, winning inputs of a maximum), of which one holds at every point. Steps are closed at their jumps: where
-a one-sided limit exists, both values are allowed there, so that the programme holds every behaviour of the network.
+unary operator, winning inputs of a maximum), of which one holds at every point. Steps are closed at their jumps: both
+values are allowed there where the bounds of the output leave both open, so that the programme holds every behaviour of
+the network.
 """
 
 from __future__ import annotations
@@ -139,7 +140,7 @@ def narrow(graph: Graph, intervals: Sequence[Bounds], phases: Mapping[int, np.nd
 def role_of(graph: Graph, index: int, bounds: Sequence[Bounds], phase: np.ndarray | None) -> Role:
     """The role of nonlinear node `index` on (narrowed) bounds of all nodes.
 
-    Raises `NotEncodable` where an undecided entry has an infinite bound.
+    Raises `NotEncodable` where a bound is not a number, or one that the programme needs is infinite.
     """
     node = graph.nodes[index]
     low = np.stack([bounds[source][0] for source in node.inputs])
@@ -147,6 +148,8 @@ def role_of(graph: Graph, index: int, bounds: Sequence[Bounds], phase: np.ndarra
     shaped = [(a.reshape(1, *node.shape), b.reshape(1, *node.shape)) for a, b in zip(low, high, strict=True)]
     own = tuple(end.reshape(-1) for end in rule(node.op).interval(node, shaped))
     least, most = intersect((own[0], own[1]), bounds[index])
+    if np.isnan(low).any() or np.isnan(high).any() or np.isnan(least).any() or np.isnan(most).any():
+        raise NotEncodable(f"node {node.name} ({node.op}) has bounds that are not numbers")
     extremum = node.op in EXTREMA
     touching = _candidates(low, high, node.op == "Min") if extremum else _touching(PIECES[node.op](node), low, high)
     constant = least == most
