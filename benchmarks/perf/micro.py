@@ -26,6 +26,7 @@ from boundsmith.verify.arrays import Backend
 from boundsmith.verify.bounding.crown import relax, row_bounds
 from boundsmith.verify.bounding.interval import interval_bounds
 from boundsmith.verify.bounding.plan import make_plan
+from boundsmith.verify.bounding.workers import Workers
 from boundsmith.verify.loading.network import load
 from boundsmith.verify.problem import flatten
 
@@ -38,13 +39,13 @@ FILES = {
 CHUNK = {"acasxu_1_1": 512, "mnist_256x4": 8, "oval_base_kw": 4, "sri_resnet_3b2": 1}
 
 
-def lower_bounds(plan, lower, upper, rows, method):
+def lower_bounds(plan, lower, upper, rows, method, workers=None):
     """Lower bounds ``[B, S]`` of ``rows f(x)`` by one of the recorded methods."""
     if method == "IBP":
         low, high = interval_bounds(plan.graph, lower, upper)[plan.output]
         positive, negative = np.maximum(rows, 0), np.minimum(rows, 0)
         return low @ positive.T + high @ negative.T
-    state = relax(plan, lower, upper, refine=method == "CROWN")
+    state = relax(plan, lower, upper, refine=method == "CROWN", workers=workers)
     return row_bounds(state, rows[None], np.zeros((1, len(rows)), rows.dtype)).lower
 
 
@@ -89,7 +90,12 @@ def main() -> None:
             if method is None or batch > len(low):
                 continue
 
-            def call(batch=batch, method=method, plan=plan, low=low, high=high, rows=rows, chunk=CHUNK[name]):
+            # Boxes are shared among the threads, and the rows of a single box.
+            chunk = min(CHUNK[name], -(-batch // options.threads))
+
+            def call(batch=batch, method=method, plan=plan, low=low, high=high, rows=rows, chunk=chunk):
+                if batch == 1:
+                    return lower_bounds(plan, low[:1], high[:1], rows, method, Workers(pool, options.threads))
                 starts = range(0, batch, chunk)
                 parts = pool.map(
                     lambda s: lower_bounds(

@@ -9,7 +9,7 @@ import pytest
 from boundsmith.specs.property import Box
 from boundsmith.verify import strategy
 from boundsmith.verify.api import verify
-from boundsmith.verify.bounding import crown
+from boundsmith.verify.bounding import backward, crown
 from boundsmith.verify.errors import UndefinedOnRegion
 from boundsmith.verify.loading.network import load
 from boundsmith.verify.loading.runtime import ReplayError
@@ -96,7 +96,11 @@ def _spoiled(value):
     return value
 
 
-PLACES = {"relax": (input_split, "relax"), "row_bounds": (input_split, "row_bounds"), "step": (crown, "backward_step")}
+PLACES = {
+    "relax": (input_split, "relax"),
+    "row_bounds": (input_split, "row_bounds"),
+    "step": (backward, "backward_step"),
+}
 FAULTS = {"nan": "nan", "memory": MemoryError(), "exception": RuntimeError("injected")}
 
 

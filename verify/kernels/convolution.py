@@ -124,14 +124,16 @@ def _adjoint_numpy(a: np.ndarray, weight: np.ndarray, spatial: tuple[int, ...], 
     result = np.empty((count, channels, *spatial), dtype=np.result_type(a, weight))
     step = _chunk(count, channels * len(taps) * area * a.itemsize)
     for start in range(0, count, step):
-        # Channels first: one large product for all images of the chunk.
-        part = np.ascontiguousarray(a[start : start + step].swapaxes(0, 1))
-        columns = part.reshape(groups, outputs // groups, part.shape[1] * area)
-        patches = np.matmul(matrix, columns).reshape(channels, len(taps), part.shape[1], *out)
-        total = np.zeros((channels, part.shape[1], *window.padded(spatial)), dtype=result.dtype)
+        # Images last: one large product for all of the chunk, and taps that are long stretches of memory.
+        part = a[start : start + step]
+        images = part.shape[0]
+        columns = np.ascontiguousarray(part.reshape(images, -1).T).reshape(groups, outputs // groups, area * images)
+        patches = np.matmul(matrix, columns).reshape(channels, len(taps), *out, images)
+        total = np.zeros((channels, *window.padded(spatial), images), dtype=result.dtype)
         for position, tap in enumerate(taps):
-            total[(slice(None), slice(None), *_tap_slices(tap, out, window))] += patches[:, position]
-        result[start : start + step] = total[_inside(spatial, window)].swapaxes(0, 1)
+            total[(slice(None), *_tap_slices(tap, out, window))] += patches[:, position]
+        inside = total[_inside(spatial, window)[1:]]
+        result[start : start + step] = inside.reshape(-1, images).T.reshape(images, channels, *spatial)
     return result
 
 

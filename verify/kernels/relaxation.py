@@ -30,8 +30,8 @@ class Step(NamedTuple):
     lower_intercept: Array | None
     upper_intercept: Array | None
 
-    def rows(self, index: Array) -> Step:
-        """The step for the batch entries in `index` (integers ``[R]``)."""
+    def rows(self, index: Array | slice) -> Step:
+        """The step for the batch entries in `index` (integers ``[R]``, or a slice)."""
         return Step(
             tuple(x[index] for x in self.lower_slopes),
             tuple(x[index] for x in self.spread),

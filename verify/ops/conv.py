@@ -16,7 +16,8 @@ Kernel = Callable[[Node, Array, Array], Array]
 """Takes the node, ``[M, C, *spatial]`` and the weight."""
 
 
-def _window(node: Node) -> Window:
+def window_of(node: Node) -> Window:
+    """How the kernel of a `Conv` or `ConvTranspose` node moves."""
     attributes = node.attributes
     return Window(
         strides=tuple(attributes["strides"]),
@@ -34,15 +35,15 @@ def _folded(node: Node, kernel: Kernel, x: Array, weight: Array) -> Array:
 
 def _forwards(node: Node, x: Array, weight: Array) -> Array:
     """The convolution whose input is this node's input (`Conv`) or output (adjoint of `ConvTranspose`)."""
-    return convolve(x, weight, _window(node))
+    return convolve(x, weight, window_of(node))
 
 
 def _conv_backwards(node: Node, a: Array, weight: Array) -> Array:
-    return convolve_adjoint(a, weight, node.input_shapes[0][2:], _window(node))
+    return convolve_adjoint(a, weight, node.input_shapes[0][2:], window_of(node))
 
 
 def _transpose_backwards(node: Node, x: Array, weight: Array) -> Array:
-    return convolve_adjoint(x, weight, node.shape[2:], _window(node))
+    return convolve_adjoint(x, weight, node.shape[2:], window_of(node))
 
 
 def _bias(node: Node) -> Array | None:

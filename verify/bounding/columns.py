@@ -1,0 +1,372 @@
+"""Backward bounds of many rows about one box, with the arithmetic laid out for a CPU (numpy only).
+
+The same mathematics as `crown.backward`, arranged for few boxes with many neurons:
+
+- Coefficients are ``[entries, rows]``, rows last, and only entries that count are kept: below a ReLU those that are
+  live on the box. A dense layer is one product with the rows and columns of its weight that are live; a convolution
+  works block by block (`kernels/blocks.py`).
+- Rows that start at neurons of a convolution stay on small windows (`kernels/patches.py`) while these are clearly
+  smaller than the layer.
+- What a relaxation leaves alone (active neurons) is not touched.
+
+Everything else (`Take`, products, pooling ...) goes through the general step, which is handed over as `through`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..kernels import blocks, patches
+from ..kernels.patches import Patches
+from ..ops.conv import window_of
+from .interval import rounding
+from .live import ALL, Columns, Entries, Lines, Structure, is_image, is_plain_convolution, is_plain_dense, spatial
+
+if TYPE_CHECKING:
+    from ..graph import Node
+    from ..kernels.relaxation import Step
+
+Through = Callable[[int, np.ndarray], tuple[tuple[np.ndarray, ...], "np.ndarray | None"]]
+"""Takes a position and coefficients ``[1, R, *shape]`` to what `backward.through` answers."""
+
+StepOf = Callable[[int], "Step | None"]
+"""Answers the elementwise relaxation of a node, None where there is none."""
+
+_SETTLED_ROWS = 48
+"""Choosing the live entries of a convolution pays once this many rows have gone through it."""
+
+_WINDOW_SHARE = 2.0
+"""Windows that cover more than one in this many pixels of a layer are spread over it."""
+
+
+@dataclass(eq=False)
+class _Run:
+    """The rows under way: pieces waiting at nodes, constants and their magnitudes ``[rows]``."""
+
+    pending: dict[int, Columns | Patches]
+    total: np.ndarray
+    magnitude: np.ndarray
+
+    def add(self, part: np.ndarray, size: np.ndarray | None = None) -> None:
+        """Add constants; `size` is the sum of their terms' magnitudes where that is not their own."""
+        self.total += part
+        self.magnitude += abs(part) if size is None else size
+
+
+class BoxPass:
+    """Backward passes about one box.
+
+    Relaxations are read when a pass first meets their node and must not change afterwards; matrices of live entries
+    are kept for later passes. Passes may run in several threads: what two of them make at the same time is the same.
+    """
+
+    def __init__(
+        self, structure: Structure, box: tuple[np.ndarray, np.ndarray], step: StepOf, through: Through
+    ) -> None:
+        """`box` is flat, ``[n]``; `step` answers a node's relaxation on it (arrays ``[1, size]``)."""
+        self._structure = structure
+        self._nodes = structure.nodes
+        self._step = step
+        self._through = through
+        radius = 0.5 * (box[1] - box[0])
+        self._slack = rounding(radius)
+        self._centre = 0.5 * (box[0] + box[1])
+        # The allowance covers |a| |x| for every x of the box: |x| <= |centre| + radius.
+        self._reach = radius + self._slack * (abs(self._centre) + radius)
+        if structure.image is not None:
+            shape = self._nodes[structure.image].shape
+            self._boxes = np.stack([self._centre, self._reach]).reshape(2, *shape[1:]).transpose(0, 2, 3, 1)
+        self._lines: dict[int, Lines] = {}
+        self._tables: dict[int, np.ndarray] = {}
+        self._matrices: dict[tuple[int, Entries, Entries], np.ndarray] = {}
+        self._parts: dict[tuple[int, Entries, Entries], list[blocks.Part]] = {}
+        self._seen: dict[tuple[int, Entries, Entries], int] = {}
+
+    def entry_bounds(self, target: int, entries: np.ndarray, signs: np.ndarray) -> np.ndarray:
+        """Lower bounds ``[K]`` of ``signs * entries`` of a node's value (signs +1 and -1)."""
+        run = self._seed(target, entries, signs)
+        result = self._walk(run, target)
+        minimum = self._minimum_of_patches(result) if isinstance(result, Patches) else self._minimum(result)
+        return minimum + run.total - self._slack * run.magnitude
+
+    def row_bounds(self, rows: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Coefficients ``[S, n]``, constants and minima ``[S]`` of ``rows y - offsets`` (``[S, m]``, ``[S]``)."""
+        output = self._structure.plan.output
+        run = _Run({output: Columns(ALL, np.array(rows.T, order="C"))}, -offsets, abs(offsets))
+        result = self._walk(run, output)
+        if isinstance(result, Patches):
+            raise TypeError("rows about the whole output cannot stay on windows")
+        coefficients = np.array(result.values.T, order="C")
+        constant = run.total - self._slack * run.magnitude
+        return coefficients, constant, self._minimum(result) + constant
+
+    # --- the walk ----------------------------------------------------------------------------------------------------
+
+    def _seed(self, target: int, entries: np.ndarray, signs: np.ndarray) -> _Run:
+        """Rows that pick entries of a node, taken one step back at once where that is a gather of weights."""
+        node, count = self._nodes[target], len(entries)
+        zeros = np.zeros(count, dtype=self._reach.dtype)
+        run = _Run({}, zeros, zeros.copy())
+        if is_plain_dense(node):
+            weight, bias = node.params["weight"], node.params.get("bias")
+            needed = self._needed(node.inputs[0])
+            run.pending[node.inputs[0]] = Columns(needed, np.multiply(needed.pick(weight[entries].T), signs, order="C"))
+            if bias is not None:
+                run.add(bias[entries] * signs)
+        elif is_image(node.shape):
+            _, channels, height, width = node.shape
+            channel, pixel = np.divmod(entries, height * width)
+            top, left = np.divmod(pixel, width)
+            values = np.zeros((1, 1, channels, count), dtype=zeros.dtype)
+            values[0, 0, channel, np.arange(count)] = signs
+            run.pending[target] = Patches(values, top, left, False)
+        else:
+            values = np.zeros((node.size, count), dtype=zeros.dtype)
+            values[entries, np.arange(count)] = signs
+            run.pending[target] = Columns(ALL, values)
+        return run
+
+    def _walk(self, run: _Run, start: int) -> Columns | Patches:
+        """Carry all pieces to the input; windows are on `Structure.image`."""
+        plan = self._structure.plan
+        result: Columns | Patches | None = None
+        for position in range(start, -1, -1):
+            piece = run.pending.pop(position, None)
+            if piece is None:
+                continue
+            if position == plan.input:
+                result = piece
+            elif not isinstance(piece, Patches):
+                self._carry_columns(run, position, self._nodes[position], piece)
+            elif position == self._structure.image:
+                result = piece
+            else:
+                self._carry_patches(run, position, self._nodes[position], piece)
+        if result is None:
+            return Columns(ALL, np.zeros((len(self._centre), len(run.total)), dtype=self._centre.dtype))
+        return result
+
+    def _needed(self, position: int) -> Entries:
+        """The entries of a node's value whose coefficients count."""
+        while self._nodes[position].op == "Reshape":
+            position = self._nodes[position].inputs[0]
+        lines = self._lines_of(position)
+        return ALL if lines is None else lines.live
+
+    def _lines_of(self, position: int) -> Lines | None:
+        """The relaxation of a node with one input; None for all others."""
+        if position not in self._lines:
+            step = self._step(position)
+            if step is None or len(step.spread) != 1:
+                return None
+            return self._lines.setdefault(position, Lines.of(step))
+        return self._lines[position]
+
+    def _arrive(self, run: _Run, position: int, piece: Columns | Patches) -> None:
+        """Add a piece to what waits at a node."""
+        known = run.pending.get(position)
+        if isinstance(piece, Patches) and (known is None or isinstance(known, Patches)):
+            together = piece if known is None else patches.joined(known, piece)
+            if together is not None and self._is_small(position, together):
+                run.pending[position] = together
+                return
+        columns = self._on_needed(position, piece)
+        if known is not None:
+            columns = self._sum(position, self._on_needed(position, known), columns)
+        run.pending[position] = columns
+
+    def _on_needed(self, position: int, piece: Columns | Patches) -> Columns:
+        """The piece as columns, without entries that do not count."""
+        if isinstance(piece, Patches):
+            return self._spread(position, piece)
+        needed = self._needed(position)
+        if piece.entries is ALL and needed is not ALL:
+            return Columns(needed, needed.pick(piece.values))
+        return piece
+
+    def _sum(self, position: int, first: Columns, second: Columns) -> Columns:
+        """Both pieces of a node in one, in place where they hold the same entries."""
+        if first.entries is not second.entries:
+            first, second = self._whole(position, first), self._whole(position, second)
+        np.add(first.values, second.values, out=first.values)
+        return first
+
+    def _is_small(self, position: int, piece: Patches) -> bool:
+        """Whether windows on a node's value are worth keeping apart."""
+        shape = self._nodes[position].shape
+        if not is_image(shape):
+            return False
+        window = min(piece.height, shape[2]) * min(piece.width, shape[3])
+        return window * _WINDOW_SHARE <= shape[2] * shape[3]
+
+    def _whole(self, position: int, piece: Columns) -> Columns:
+        """The same coefficients on all entries."""
+        if piece.entries is ALL:
+            return piece
+        values = np.zeros((self._nodes[position].size, piece.values.shape[1]), dtype=piece.values.dtype)
+        values[piece.entries.index] = piece.values
+        return Columns(ALL, values)
+
+    # --- one operator, columns ---------------------------------------------------------------------------------------
+
+    def _carry_columns(self, run: _Run, position: int, node: Node, piece: Columns) -> None:
+        if node.op == "Reshape":
+            self._arrive(run, node.inputs[0], piece)
+        elif node.op == "Add":
+            self._carry_add(run, node, piece)
+        elif is_plain_dense(node) or is_plain_convolution(node):
+            bias = node.params.get("bias")
+            if bias is not None:
+                full = bias if node.op == "Linear" else np.repeat(bias, node.size // len(bias))
+                chosen = piece.entries.pick(full)
+                run.add(chosen @ piece.values, abs(chosen) @ abs(piece.values))
+            below = self._dense if node.op == "Linear" else self._convolution
+            self._arrive(run, node.inputs[0], below(position, node, piece))
+        elif self._lines_of(position) is not None:
+            self._arrive(run, node.inputs[0], self._bend(run, position, piece))
+        else:
+            self._carry_general(run, position, node, piece)
+
+    def _carry_add(self, run: _Run, node: Node, piece: Columns | Patches) -> None:
+        """Every input but the last gets a copy: pieces are changed in place further down."""
+        last = len(node.inputs) - 1
+        for number, (source, sign) in enumerate(zip(node.inputs, node.attributes["signs"], strict=True)):
+            values = piece.values if number == last else piece.values.copy()
+            self._arrive(run, source, piece._replace(values=values if sign > 0 else -values))
+
+    def _dense(self, position: int, node: Node, piece: Columns) -> Columns:
+        to = self._needed(node.inputs[0])
+        key = (position, piece.entries, to)
+        matrix = self._matrices.get(key)
+        if matrix is None:
+            chosen = piece.entries.pick(node.params["weight"])
+            matrix = self._matrices.setdefault(key, np.ascontiguousarray(to.pick(chosen.T)))
+        return Columns(to, matrix @ piece.values)
+
+    def _convolution(self, position: int, node: Node, piece: Columns) -> Columns:
+        to = self._needed(node.inputs[0])
+        key = (position, piece.entries, to)
+        parts = self._parts.get(key)
+        if parts is None:
+            self._seen[key] = self._seen.get(key, 0) + piece.values.shape[1]
+            if self._seen[key] < _SETTLED_ROWS:
+                return Columns(to, to.pick(self._folded(position, node, self._whole(position, piece).values)))
+            parts = self._parts.setdefault(key, self._choose(position, node, to, piece.entries))
+        return Columns(to, blocks.apply(parts, piece.values, to.count(math.prod(node.input_shapes[0]))))
+
+    def _choose(self, position: int, node: Node, to: Entries, of: Entries) -> list[blocks.Part]:
+        _, channels, height, width = node.input_shapes[0]
+        _, outputs, tall, wide = node.shape
+        shapes = ((channels, height, width), (outputs, tall, wide))
+        size = channels * height * width
+        return blocks.choose(self._structure.template(position), to.flat(size), of.flat(node.size), shapes)
+
+    def _folded(self, position: int, node: Node, values: np.ndarray) -> np.ndarray:
+        """A convolution's transpose on all entries, ``[entries, R]``."""
+        image = values.reshape(*node.shape[1:], -1).transpose(1, 2, 0, 3)
+        window = window_of(node)
+        folded = patches.fold(image, self._structure.kernel(position), spatial(node.params["weight"].shape), window)
+        _, channels, height, width = node.input_shapes[0]
+        top, left = window.pads[:2]
+        part = folded[top : top + height, left : left + width]
+        result = np.zeros((channels, height, width, values.shape[1]), dtype=values.dtype)
+        result[:, : part.shape[0], : part.shape[1]] = part.transpose(2, 0, 1, 3)
+        return result.reshape(-1, values.shape[1])
+
+    def _bend(self, run: _Run, position: int, piece: Columns) -> Columns:
+        """Carry rows through a relaxation, in place; only bent entries are touched."""
+        lines = self._lines[position]
+        if piece.entries is not lines.live:
+            piece = Columns(lines.live, lines.live.pick(self._whole(position, piece).values))
+        values = piece.values
+        everything = len(lines.bent) == len(values)
+        part = values if everything else values[lines.bent]
+        negative = np.minimum(part, 0)
+        if lines.above is not None:
+            run.add(lines.above @ negative)
+        if lines.below is not None:
+            run.add(lines.below @ (part - negative))
+        part *= lines.slope
+        negative *= lines.spread
+        part += negative
+        if not everything:
+            values[lines.bent] = part
+        return piece
+
+    def _carry_general(self, run: _Run, position: int, node: Node, piece: Columns) -> None:
+        """Any operator, by the step that all bounds share."""
+        rows = self._whole(position, piece).values.T
+        carried, part = self._through(position, rows.reshape(1, -1, *node.shape))
+        if part is not None:
+            run.add(part[0])
+        for source, below in zip(node.inputs, carried, strict=True):
+            self._arrive(run, source, Columns(ALL, np.array(below.reshape(rows.shape[0], -1).T, order="C")))
+
+    def _minimum(self, piece: Columns) -> np.ndarray:
+        """``min a . x`` over the box, less the rounding allowance, of ``[entries, R]``; the piece is used up."""
+        minimum = piece.entries.pick(self._centre) @ piece.values
+        return minimum - piece.entries.pick(self._reach) @ np.abs(piece.values, out=piece.values)
+
+    # --- one operator, windows ---------------------------------------------------------------------------------------
+
+    def _carry_patches(self, run: _Run, position: int, node: Node, piece: Patches) -> None:
+        if node.op == "Add":
+            self._carry_add(run, node, piece)
+        elif is_plain_convolution(node):
+            piece = piece.within(spatial(node.shape))
+            bias = node.params.get("bias")
+            if bias is not None:
+                sums, sizes = (values.sum(axis=(0, 1)) for values in (piece.values, abs(piece.values)))
+                run.add(bias @ sums, abs(bias) @ sizes)
+            kernel = spatial(node.params["weight"].shape)
+            below = patches.through_convolution(piece, self._structure.kernel(position), kernel, window_of(node))
+            self._arrive(run, node.inputs[0], below)
+        elif self._lines_of(position) is not None:
+            self._arrive(run, node.inputs[0], self._bend_patches(run, position, node, piece))
+        else:
+            self._carry_columns(run, position, node, self._spread(position, piece))
+
+    def _bend_patches(self, run: _Run, position: int, node: Node, piece: Patches) -> Patches:
+        step = self._lines[position].step
+        table = self._tables.get(position)
+        if table is None:
+            rows = [step.lower_slopes[0], step.spread[0], step.lower_intercept, step.upper_intercept]
+            stacked = np.stack([row[0].reshape(node.shape[1:]) for row in rows if row is not None])
+            table = np.ascontiguousarray(stacked.transpose(0, 2, 3, 1))
+            self._tables[position] = table
+        slope, spread, *intercepts = patches.look_up(table, piece)
+        values = piece.values
+        negative = np.minimum(values, 0)
+        if step.upper_intercept is not None:
+            run.add(_total(negative, intercepts[-1]))
+        if step.lower_intercept is not None:
+            run.add(_total(values - negative, intercepts[0]))
+        values = values * slope
+        negative *= spread
+        values += negative
+        return piece._replace(values=values, overhangs=False)
+
+    def _spread(self, position: int, piece: Patches) -> Columns:
+        """The rows on the node's entries that count."""
+        _, channels, height, width = self._nodes[position].shape
+        full = patches.spread_out(piece, (height, width)).reshape(height * width, channels, -1)
+        needed = self._needed(position)
+        if needed.index is None:
+            return Columns(ALL, full.transpose(1, 0, 2).reshape(channels * height * width, -1))
+        channel, pixel = np.divmod(needed.index, height * width)
+        return Columns(needed, full[pixel, channel])
+
+    def _minimum_of_patches(self, piece: Patches) -> np.ndarray:
+        """The same of windows on the image that the input is."""
+        centre, reach = patches.look_up(self._boxes, piece)
+        return _total(piece.values, centre) - _total(abs(piece.values), reach)
+
+
+def _total(values: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """The sum of products over windows, ``[rows]``."""
+    return (values * table).sum(axis=(0, 1, 2))

@@ -1,0 +1,194 @@
+"""Backward bounds of intermediate values: which entries get them, in which order, and by which kind of pass.
+
+Only entries that interval bounds leave undecided are bounded, as (box, side, entry) triples; side 0 is the entry, side
+1 its negative, so that a batch never pays for entries that are stable in a box.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..arrays import array_namespace, options_like
+from ..budget import Deadline, MemoryBudget
+from ..ops.arrays import as_like, zeros_like_shape
+from .backward import Carried, Relaxed, backward, single, step_of, through
+from .columns import BoxPass
+from .live import Structure, neighbours
+from .workers import Workers, run
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..graph import Array, Graph
+    from .plan import Target
+
+PASS_BYTES = 16 << 20
+"""Temporaries of one backward pass about many boxes on a CPU. Less pays with more Python calls (4 MiB: a fifth slower
+on ACAS Xu), more gains nothing and holds memory in every worker."""
+
+COLUMN_BYTES = 4 << 20
+"""The largest array of coefficients of a pass about one box: less pays with more Python calls, more leaves the
+cache."""
+
+COLUMNS_FROM = 256
+"""Networks without a layer of this size are bounded by triples, with fewer Python calls."""
+
+ROWS_A_BOX = 12
+"""With fewer undecided entries a box, boxes are bounded together."""
+
+
+def box_passes(state: Relaxed) -> list[BoxPass] | None:
+    """A pass for each box, where rows may be bounded best that way; None where not."""
+    if not isinstance(state.lower, np.ndarray) or state.plan.largest < COLUMNS_FROM:
+        return None
+    structure = Structure(state.plan)
+    return [
+        BoxPass(
+            structure,
+            (state.lower[box], state.upper[box]),
+            partial(step_of, state, box),
+            partial(_through_one, state, box),
+        )
+        for box in range(state.lower.shape[0])
+    ]
+
+
+def _through_one(state: Relaxed, box: int, position: int, a: np.ndarray) -> Carried:
+    return through(single(state, box), position, a, None)
+
+
+def refine(
+    state: Relaxed,
+    target: Target,
+    passes: Sequence[BoxPass] | None,
+    deadline: Deadline,
+    memory: MemoryBudget,
+    workers: Workers | None,
+) -> None:
+    """Bound a target's undecided entries and intersect `state.intervals` with the result.
+
+    Where nothing but ReLUs reads the target, entries that are likely inactive get their upper bound first and a lower
+    one only if they may be active after all: an inactive neuron's lower bound changes nothing. (Not for torch tensors:
+    there a second pass costs more than its rows.)
+    """
+    node = state.plan.graph.nodes[target.index]
+    low, high = (end.reshape(end.shape[0], -1) for end in state.intervals[target.index])
+    xp = array_namespace(low)
+    mask = (low < 0) & (high > 0) if target.kinked else high > low
+    count, batch = int(xp.sum(xp.astype(mask, xp.int64))), low.shape[0]
+    if count == 0:
+        return
+    best = xp.full((batch, 2, low.shape[1]), -xp.inf, dtype=low.dtype, **options_like(low))
+    if passes is not None and count >= ROWS_A_BOX * batch:
+        bound = partial(_by_columns, state, target.index, passes, deadline, workers)
+    else:
+        bound = partial(_by_triples, state, target.index, deadline, memory)
+    if target.kinked and isinstance(low, np.ndarray) and _only_relus_read(state.plan.graph, target.index):
+        inactive = high < -low
+        bound(best, np.stack([mask & ~inactive, mask], axis=1))
+        active = mask & inactive & (best[:, 1] < 0)
+        if active.any():
+            bound(best, np.stack([active, np.zeros_like(active)], axis=1))
+    else:
+        bound(best, xp.stack([mask, mask], axis=1))
+    low, high = xp.maximum(low, best[:, 0]), xp.minimum(high, -best[:, 1])
+    low, high = xp.minimum(low, high), xp.maximum(low, high)
+    state.intervals[target.index] = (low.reshape(batch, *node.shape), high.reshape(batch, *node.shape))
+
+
+def _only_relus_read(graph: Graph, index: int) -> bool:
+    """Whether every reader of a node's value, through reshapes, is a ReLU."""
+    if index in graph.outputs:
+        return False
+    readers = [(position, node.op) for position, node in enumerate(graph.nodes) if index in node.inputs]
+    return all(op == "Relu" or (op == "Reshape" and _only_relus_read(graph, position)) for position, op in readers)
+
+
+# --- many boxes together ---------------------------------------------------------------------------------------------
+
+
+def _by_triples(
+    state: Relaxed, target: int, deadline: Deadline, memory: MemoryBudget, best: Array, wanted: Array
+) -> None:
+    """Write lower bounds of the wanted sides ``[B, 2, size]`` into `best`, a chunk of triples at a time."""
+    xp = array_namespace(best)
+    boxes, sides, entries = xp.nonzero(wanted)
+    count, batch = boxes.shape[0], wanted.shape[0]
+    # Few boxes with many entries each: rows of one box share its relaxation instead of each gathering a copy.
+    shared = batch == 1 or (count // batch >= 64 and state.plan.largest >= 1024)
+    resident = memory.bytes if shared or not isinstance(best, np.ndarray) else PASS_BYTES
+    per_row = state.plan.largest * best.dtype.itemsize * 6
+    chunk = MemoryBudget(min(memory.bytes, resident)).rows(per_row, count)
+    starts = _runs(boxes, batch, chunk) if shared else [(s, min(s + chunk, count)) for s in range(0, count, chunk)]
+    for start, stop in starts:
+        deadline.check()
+        box, side, entry = boxes[start:stop], sides[start:stop], entries[start:stop]
+        first, rows, constant = _seed(state, target, entry, xp.astype(1 - 2 * side, best.dtype))
+        if shared:
+            bound = backward(single(state, int(box[0])), first, rows[None], constant[None]).lower[0]
+        else:
+            bound = backward(state, first, rows[:, None], constant[:, None], box).lower[:, 0]
+        best[box, side, entry] = bound
+
+
+def _runs(boxes: Array, batch: int, chunk: int) -> list[tuple[int, int]]:
+    """Ranges of consecutive pairs of one box each, at most `chunk` long (pairs are sorted by box)."""
+    runs = []
+    position = 0
+    xp = array_namespace(boxes)
+    for box in range(batch):
+        stop = position + int(xp.sum(xp.astype(boxes == box, xp.int64)))
+        runs += [(start, min(start + chunk, stop)) for start in range(position, stop, chunk)]
+        position = stop
+    return runs
+
+
+def _seed(state: Relaxed, target: int, entries: Array, signs: Array) -> tuple[int, Array, Array]:
+    """Rows ``[R, *shape]`` that pick entries of a node times signs, taken one step back at once where that is a gather
+    of weights; the node that they are about, and constants ``[R]``."""
+    nodes = state.plan.graph.nodes
+    node = nodes[target]
+    xp = array_namespace(state.lower)
+    count = entries.shape[0]
+    constant = zeros_like_shape((count,), state.lower)
+    if node.op == "Linear" and node.size == node.shape[-1]:
+        weight = as_like(node.params["weight"], state.lower)
+        if "bias" in node.params:
+            constant = as_like(node.params["bias"], state.lower)[entries] * signs
+        rows = weight[entries] * signs[:, None]
+        return node.inputs[0], rows.reshape(count, *nodes[node.inputs[0]].shape), constant
+    rows = zeros_like_shape((count, node.size), state.lower)
+    rows[xp.arange(count, **options_like(state.lower)), entries] = signs
+    return target, rows.reshape(count, *node.shape), constant
+
+
+# --- one box at a time -----------------------------------------------------------------------------------------------
+
+
+def _by_columns(
+    state: Relaxed,
+    target: int,
+    passes: Sequence[BoxPass],
+    deadline: Deadline,
+    workers: Workers | None,
+    best: np.ndarray,
+    wanted: np.ndarray,
+) -> None:
+    """The same with `columns`, a chunk of one box's sides and entries at a time."""
+    node = state.plan.graph.nodes[target]
+    at_once = max(16, COLUMN_BYTES // (state.plan.largest * best.dtype.itemsize))
+    jobs = []
+    for box, sides_wanted in enumerate(wanted):
+        sides, entries = np.nonzero(sides_wanted)
+        parts = neighbours(node, entries, at_once, workers.count if workers else 1)
+        jobs += [(box, sides[part], entries[part]) for part in parts]
+
+    def bound(job: tuple[int, np.ndarray, np.ndarray]) -> None:
+        deadline.check()
+        box, sides, entries = job
+        best[box, sides, entries] = passes[box].entry_bounds(target, entries, (1 - 2 * sides).astype(best.dtype))
+
+    run(bound, jobs, workers)
