@@ -42,7 +42,7 @@ _SETTLED_ROWS = 48
 
 _CANCELLING = 0.25
 """The share of the rounding allowance (`interval.ROUNDING_STEPS`) for terms of a bias that cancel: four roundoffs of
-each. Without any, 15 of 2,736 float32 bounds of layers of random networks were above the float64 ones, by up to 3e-8."""
+each. Without any, 15 of 2,736 float32 bounds of layers of random networks exceeded float64 ones, by up to 3e-8."""
 
 _WINDOW_SHARE = 2.0
 """Windows that cover more than one in this many pixels of a layer are spread over it."""
