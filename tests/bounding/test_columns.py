@@ -101,6 +101,7 @@ def ways(request, monkeypatch):
     """All networks go through columns, convolutions by chosen entries, by folding, or by what suits."""
     monkeypatch.setattr(refine, "COLUMNS_FROM", 0)
     monkeypatch.setattr(refine, "ROWS_A_BOX", 0)
+    monkeypatch.setattr(refine, "TWO_STEPS_FROM", 0)
     if request.param != "mixed":
         monkeypatch.setattr(columns, "_SETTLED_ROWS", 0 if request.param == "settled" else 10**9)
         monkeypatch.setattr(columns, "_WINDOW_SHARE", 1e9 if request.param == "settled" else 1.0)
