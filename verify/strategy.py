@@ -27,6 +27,7 @@ from .matching import assign, in_declared_order
 from .problem import Problem, join
 from .result import Phase, Result, Verdict, Witness
 from .rows import Rows, prepare_rows
+from .search.activation_search import ActivationSearch
 from .search.domains import Domains, Pool
 from .search.input_split import SplitOptions, SplitReport, search
 
@@ -40,6 +41,12 @@ if TYPE_CHECKING:
 SPLIT_INPUTS_AT_MOST = 64
 """Uncertain inputs up to which splitting the input box is worth trying."""
 
+SPLIT_INPUTS_ALONE = 8
+"""Uncertain inputs up to which splitting the input box alone is best."""
+
+GROUPS_AT_MOST = 64
+"""Boxes of a query up to which activations are split."""
+
 FIRST_ATTACK_SECONDS = 0.15
 """Time for each of the two attacks that come before any bound."""
 
@@ -50,7 +57,7 @@ class Options:
 
     timeout   seconds, counted by the command line from the start of the process.
     device    auto, cpu or cuda;  dtype  float32 or float64: the arithmetic of the bounds.
-    method    auto; attack (search a witness only); bounds (one pass of bounds, no search); input-split.
+    method    auto; attack (search a witness only); bounds (no search); input-split; activation-split; milp.
     attack    False: never sample or follow gradients (witnesses then come only from the search's own points).
     memory    bytes of temporaries a step may use; None: an eighth of what is free.
     threads   worker threads; None: one a core.
@@ -254,12 +261,33 @@ class _Run:
             if witness is not None:
                 self.method = "attack"
                 return Verdict.SAT, witness
-        if self.options.method != "attack":
-            used.append("bounds" if self._one_pass_only() else "input-split")
-            self.method = "+".join(used)
-            return self._search()
-        self.method = "attack"
-        return self._attack_until_deadline()
+        if self.options.method == "attack":
+            self.method = "attack"
+            return self._attack_until_deadline()
+        if self.options.method == "milp":
+            self.method = "milp"
+            return self._milp()
+        searches = self._searches()
+        self.method = "+".join([*used, *(searches or ["bounds"])])
+        return self._search(searches)
+
+    def _searches(self) -> list[str]:
+        """Which searches take part, first one first; none for bounds alone.
+
+        Splitting the input wins while few inputs vary, splitting activations while many do; between, both take turns.
+        """
+        method = self.options.method
+        if method == "bounds":
+            return []
+        if method != "auto":
+            return [method]
+        few = self.uncertain <= SPLIT_INPUTS_AT_MOST
+        activations = len(self.problem.groups) <= GROUPS_AT_MOST and bool(self.setting.plan.sources)
+        alone = self.uncertain <= SPLIT_INPUTS_ALONE
+        return [
+            *(["input-split"] if few else []),
+            *(["activation-split"] if activations and not alone else []),
+        ]
 
     def _first_attacks(self) -> Witness | None:
         """A few sampled points, then a few gradient steps: most violated properties fall here, and the others lose
@@ -270,13 +298,12 @@ class _Run:
                 return witness
         return None
 
-    def _one_pass_only(self) -> bool:
-        """Whether splitting is not wanted, or hopeless: too many uncertain inputs."""
-        return self.options.method == "bounds" or (
-            self.options.method == "auto" and self.uncertain > SPLIT_INPUTS_AT_MOST
-        )
-
-    def _attack(self, attack_options: AttackOptions, deadline: Deadline | None = None) -> Witness | None:
+    def _attack(
+        self,
+        attack_options: AttackOptions,
+        deadline: Deadline | None = None,
+        starts: tuple[Array, Array, Array] | None = None,
+    ) -> Witness | None:
         started = time.monotonic()
         witness: Witness | None = attack(
             self.setting.plan.graph,
@@ -288,6 +315,7 @@ class _Run:
             deadline or self.deadline,
             self._check,
             chunk=self.memory.rows(self.setting.plan.largest * 64, 4096),
+            starts=starts,
         )
         self.log.phase("attack", started)
         self.log.count("attacks", 1)
@@ -318,41 +346,90 @@ class _Run:
         on_device = self.setting.backend.device is not None
         return SplitOptions(batch=16 * batch if on_device else batch, workers=1 if on_device else threads)
 
-    def _search(self) -> tuple[Verdict, Witness | None]:
-        """Input splitting in stretches, with attacks of growing length between them."""
-        pool = Pool([self.setting.root()])
+    def _search(self, searches: list[str]) -> tuple[Verdict, Witness | None]:
+        """The searches in turns of growing length, with attacks between them.
+
+        Every search is complete on its own: the first that closes everything, or meets a witness, decides.
+        """
+        inputs = _InputSearch(self, one_pass=not searches) if searches != ["activation-split"] else None
+        activations = self._activations() if "activation-split" in searches else None
         stretch = 0.3
-        stuck: list[Domains] = []
         attacking = self.options.attack and self.options.method == "auto"
         while True:
-            until = self.deadline.sooner(stretch) if attacking else self.deadline
-            report = self._stretch(self.setting, pool, until)
-            if report.witness is not None:
-                return Verdict.SAT, report.witness
-            stuck += report.stuck
-            if len(pool) == 0 or report.exhausted:
-                break
+            for turn in (inputs, activations):
+                if turn is None or self.deadline.passed:
+                    continue
+                alone = not attacking and (inputs is None or activations is None)
+                until = self.deadline if alone else self.deadline.sooner(stretch)
+                witness = self._activation_turn(turn, until) if turn is activations else turn.run(until)
+                if witness is not None:
+                    return Verdict.SAT, witness
+                if turn.closed:
+                    return Verdict.UNSAT, None
             if self.deadline.passed:
                 return Verdict.TIMEOUT, None
-            witness = self._attack_for(0.25 * stretch) if attacking else None
+            if all(turn is None or turn.finished for turn in (inputs, activations)):
+                break
+            witness = self._attack_between(0.25 * stretch, activations) if attacking else None
             if witness is not None:
                 return Verdict.SAT, witness
-            # Work on a batch that a stretch cut short is lost, so a stretch too short for any batch grows faster.
-            stretch *= 2 if report.visited else 4
-        if len(pool) == 0 and not stuck:
-            return Verdict.UNSAT, None
-        if self._one_pass_only():
-            return self._after_one_pass(attacking)
-        if len(pool):
-            return Verdict.UNKNOWN, None
-        return self._in_double(stuck)
+            stretch *= 2
+        return self._undecided(inputs, attacking)
 
-    def _after_one_pass(self, attacking: bool) -> tuple[Verdict, Witness | None]:
-        """Bounds did not decide and splitting is hopeless: a longer attack, then `unknown`."""
-        witness = self._attack_for(0.25 * self.deadline.remaining) if attacking and not self.deadline.passed else None
+    def _activations(self) -> ActivationSearch:
+        setting = self.setting
+        threads = self.options.threads or os.cpu_count() or 1
+        return ActivationSearch(setting.plan, setting.rows, setting.lower, setting.upper, self.memory, threads)
+
+    def _activation_turn(self, search: ActivationSearch, deadline: Deadline) -> Witness | None:
+        """Search by activation splits for a while and book what was done."""
+        started = time.monotonic()
+        report = search.run(deadline, self._check)
+        self.log.phase("activation split", started, report.visited)
+        for name, amount in (("domains", report.visited), ("splits", report.splits), ("halvings", report.halvings)):
+            self.log.count(name, amount)
+        self.log.count("kernel milliseconds", round(1000 * report.kernel_seconds))
+        self.log.counters["linear programmes"] = search.programmes
+        if report.exhausted:
+            search.lost += 1
+            search.abandon()
+        if np.isfinite(search.bound):
+            self.log.best_bound = search.bound
+        witness: Witness | None = report.witness
+        return witness
+
+    def _attack_between(self, seconds: float, activations: ActivationSearch | None) -> Witness | None:
+        """An attack from the search's most promising points, then from random ones."""
+        starts = activations.promising(32) if activations is not None else None
+        if starts is not None:
+            witness = self._attack(AttackOptions(steps=40, step=0.1), self.deadline.sooner(0.5 * seconds), starts)
+            if witness is not None:
+                return witness
+        return self._attack_for(seconds if starts is None else 0.5 * seconds)
+
+    def _undecided(self, inputs: _InputSearch | None, attacking: bool) -> tuple[Verdict, Witness | None]:
+        """All searches ended without deciding: boxes too small for float32 are searched in float64; where bounds alone
+        were wanted or possible, a longer attack follows."""
+        if inputs is not None and inputs.stuck and not inputs.one_pass:
+            return self._in_double(inputs.stuck)
+        witness = self._attack_for(0.25 * self.deadline.remaining) if attacking else None
         if witness is not None:
             return Verdict.SAT, witness
         return (Verdict.TIMEOUT if self.deadline.passed else Verdict.UNKNOWN), None
+
+    def _milp(self) -> tuple[Verdict, Witness | None]:
+        """Mixed-integer programming in a child process."""
+        from .programs.milp import solve_by_milp
+
+        started = time.monotonic()
+        report = solve_by_milp(self.problem, self.deadline, self._check, memory=self.memory)
+        self.log.phase("milp", started, report.nodes)
+        self.log.warnings += report.warnings
+        if report.reason:
+            self.log.warnings.append(report.reason)
+        self.log.best_bound = report.bound
+        verdicts = {"sat": Verdict.SAT, "unsat": Verdict.UNSAT, "timeout": Verdict.TIMEOUT}
+        return verdicts.get(report.status, Verdict.UNKNOWN), report.witness
 
     def _in_double(self, stuck: list[Domains]) -> tuple[Verdict, Witness | None]:
         """Boxes too small to split in float32 are searched again in float64."""
@@ -373,23 +450,61 @@ class _Run:
             return Verdict.UNSAT, None
         return (Verdict.TIMEOUT if self.deadline.passed else Verdict.UNKNOWN), None
 
-    def _stretch(self, setting: _Setting, pool: Pool, deadline: Deadline) -> SplitReport:
+    def _stretch(self, setting: _Setting, pool: Pool, deadline: Deadline, one_pass: bool = False) -> SplitReport:
         """Search the pool for a while and book what was done."""
         started = time.monotonic()
-        options = self._split_options()
         report = search(
             setting.plan,
             setting.rows,
             pool,
-            options,
+            self._split_options(),
             deadline,
             self.memory,
             self._check,
-            one_pass=self._one_pass_only(),
+            one_pass=one_pass,
         )
-        self.log.phase("bounds" if self._one_pass_only() else "input split", started, report.visited)
+        self.log.phase("bounds" if one_pass else "input split", started, report.visited)
         for name, amount in (("domains", report.visited), ("splits", report.splits), ("halvings", report.halvings)):
             self.log.count(name, amount)
         left = min([pool.margin, *(float(part.margin.min()) for part in report.stuck)])
         self.log.best_bound = left if np.isfinite(left) else None
         return report
+
+
+class _InputSearch:
+    """Branch-and-bound on the input box, in turns."""
+
+    def __init__(self, run: _Run, one_pass: bool) -> None:
+        self._run = run
+        self.one_pass = one_pass
+        self.stuck: list[Domains] = []
+        self._pool = Pool([run.setting.root()])
+        self._exhausted = False
+        self._patience = 1.0
+
+    @property
+    def closed(self) -> bool:
+        """Whether no box is open, and none was lost."""
+        return not len(self._pool) and not self.stuck
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        return not len(self._pool) or self._exhausted
+
+    def run(self, deadline: Deadline) -> Witness | None:
+        """Search until the deadline; a witness if one was found."""
+        if self.finished:
+            return None
+        # Work on a batch that a turn cut short is lost, so after a turn too short for any batch the next is longer.
+        report = self._run._stretch(
+            self._run.setting,
+            self._pool,
+            self._run.deadline.sooner(self._patience * deadline.remaining),
+            self.one_pass,
+        )
+        self._patience = 1.0 if report.visited else 2.0 * self._patience
+        self.stuck += report.stuck
+        self._exhausted = report.exhausted
+        witness: Witness | None = report.witness
+        return witness

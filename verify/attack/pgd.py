@@ -78,12 +78,18 @@ def attack(
     deadline: Deadline,
     check: Callable[[Array, Array], Any],
     chunk: int = 4096,
+    starts: tuple[Array, Array, Array] | None = None,
 ) -> Any:
     """Look for a witness in boxes ``[G, n]``; `check` replays candidates (points ``[P, n]``, groups ``[P]``).
 
     Every group's every clause gets `restarts` starting points: the centre first, then corners and uniform samples in
-    turn. Returns what `check` returned, or None. Stops quietly at the deadline.
+    turn; or `starts` are given as points ``[P, n]`` with their groups and clauses ``[P]``. Returns what `check`
+    returned, or None. Stops quietly at the deadline.
     """
+    if starts is not None:
+        points, group, clause = starts
+        box = (lower[group], upper[group])
+        return _descend(graph, rows, group, clause, points, box, options, deadline, check)
     xp = array_namespace(lower)
     rng = np.random.default_rng(seed)
     groups, clauses = (np.asarray(part) for part in np.nonzero(to_numpy(rows.clauses)))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..ops import rule
 
 if TYPE_CHECKING:
-    from ..graph import Graph
+    from ..graph import Graph, Node
 
 _KINKED = frozenset({"Relu", "LeakyRelu", "Abs", "Sign", "IsPositive", "IsNonNegative", "IsZero"})
 _MOVES = frozenset({"Reshape", "Transpose", "Take"})
@@ -19,26 +20,31 @@ class Target:
     """A node whose interval is worth a backward pass of its own.
 
     kinked   every reader is exact unless its input interval contains 0 inside, so only those entries matter.
+    kinks    where its readers' pieces meet, if all of them are piecewise linear; None: they are not.
     """
 
     index: int
     kinked: bool
+    kinks: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
     """The order of work on a graph with one input and one output node.
 
-    targets      nodes to refine, by index.
-    nonlinear    indices of the nonlinear nodes.
+    sources      nodes that nonlinear nodes read (through moves), by index: what branch-and-bound can split.
+    targets      those of them that are worth refining.
+    nonlinear    indices of the nonlinear nodes; elementwise  those of them that have an elementwise relaxation.
     largest      size of the largest node: one row of coefficients takes about that many numbers.
     """
 
     graph: Graph
     input: int
     output: int
+    sources: dict[int, Target]
     targets: dict[int, Target]
     nonlinear: tuple[int, ...]
+    elementwise: frozenset[int]
     largest: int
 
     @property
@@ -59,19 +65,40 @@ def make_plan(graph: Graph) -> Plan:
     )
     exact = _interval_exact(graph)
     readers: dict[int, list[tuple[str, bool]]] = {}
+    kinks: dict[int, list[tuple[float, ...] | None]] = {}
     for index in nonlinear:
         node = graph.nodes[index]
         for source in node.inputs:
             root = source
             while graph.nodes[root].op in _MOVES:
                 root = graph.nodes[root].inputs[0]
-            if not exact[root]:
+            if graph.nodes[root].op != "Constant":
                 readers.setdefault(root, []).append((node.op, root == source or _only_reshapes(graph, source, root)))
-    targets = {
-        index: Target(index, all(op in _KINKED and direct for op, direct in readers[index]))
+                kinks.setdefault(root, []).append(_kinks(node))
+    sources = {
+        index: Target(index, all(op in _KINKED and direct for op, direct in readers[index]), _union(kinks[index]))
         for index in sorted(readers)
     }
-    return Plan(graph, graph.inputs[0], graph.outputs[0], targets, nonlinear, max(node.size for node in graph.nodes))
+    targets = {index: target for index, target in sources.items() if not exact[index]}
+    elementwise = frozenset(index for index in nonlinear if rule(graph.nodes[index].op).relax is not None)
+    largest = max(node.size for node in graph.nodes)
+    return Plan(graph, graph.inputs[0], graph.outputs[0], sources, targets, nonlinear, elementwise, largest)
+
+
+def _kinks(node: Node) -> tuple[float, ...] | None:
+    """Where the pieces of a piecewise-linear function of one variable meet; None for other functions."""
+    if node.op in _KINKED:
+        return (0.0,)
+    if node.op == "Clip":
+        ends = (float(node.attributes.get("min", -math.inf)), float(node.attributes.get("max", math.inf)))
+        return tuple(end for end in ends if math.isfinite(end))
+    return None
+
+
+def _union(kinks: list[tuple[float, ...] | None]) -> tuple[float, ...] | None:
+    """All readers' kinks, ascending; None if one of them has pieces that are not linear."""
+    known = [points for points in kinks if points is not None]
+    return tuple(sorted({point for points in known for point in points})) if len(known) == len(kinks) else None
 
 
 def _only_reshapes(graph: Graph, source: int, root: int) -> bool:

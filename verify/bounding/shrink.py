@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from ..ops.rule import Interval
 
 
-def shrink(graph: Graph, intervals: Sequence[Interval]) -> Graph:
-    """The graph without the neurons of dense layers whose ReLU is 0 on every box.
+def shrink(graph: Graph, intervals: Sequence[Interval]) -> tuple[Graph, list[Interval]]:
+    """The graph without the neurons of dense layers whose ReLU is 0 on every box, and the bounds of its nodes.
 
     intervals are valid bounds of every node's value on the boxes, ``[B or 1, *shape]`` by node index (`Relaxed` has
     them). The answer has the same nodes, inputs and outputs, with smaller arrays between ``Linear``, ``Relu`` and
@@ -27,6 +27,7 @@ def shrink(graph: Graph, intervals: Sequence[Interval]) -> Graph:
     `graph` itself where there is nothing to leave out.
     """
     nodes = list(graph.nodes)
+    bounds = list(intervals)
     readers: list[list[int]] = [[] for _ in nodes]
     for position, node in enumerate(nodes):
         for source in node.inputs:
@@ -45,9 +46,12 @@ def shrink(graph: Graph, intervals: Sequence[Interval]) -> Graph:
         (relu,) = readers[position]
         nodes[position] = _selected(nodes[position], {"weight": (kept, 0), "bias": (kept, 0)}, shape)
         nodes[relu] = replace(nodes[relu], shape=shape)
+        for index in (position, relu):
+            low, high = bounds[index]
+            bounds[index] = (low[..., kept], high[..., kept])
         for reader in above:
             nodes[reader] = _selected(nodes[reader], {"weight": (kept, 1)}, nodes[reader].shape)
-    return replace(graph, nodes=tuple(nodes)) if changed else graph
+    return (replace(graph, nodes=tuple(nodes)) if changed else graph), bounds
 
 
 def _dense_readers(graph: Graph, readers: list[list[int]], position: int) -> list[int]:

@@ -1,0 +1,196 @@
+"""A whole search by activation splits: its root, its pool, and the linear programmes of leaves where nothing is left
+to split.
+
+One object, so that the strategy can run it in stretches and look for witnesses between them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..arrays import Backend, to_numpy
+from ..budget import TimeUp
+from .activation_root import Root, open_root
+from .activation_split import BranchOptions, BranchReport, mixture_of, search
+from .branching import ascent_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..bounding.plan import Plan
+    from ..budget import Deadline, MemoryBudget
+    from ..graph import Array
+    from ..rows import Rows
+    from .branches import Branches, Layout
+
+TIGHTEN_AT_MOST = 400
+"""Undecided entries up to which their bounds are renewed during the search: renewing costs a row each, which only
+networks with few of them can afford (MNIST 256x6: 200 domains instead of over 20,000; CIFAR convolutions: slower)."""
+
+TIGHTEN_EVERY = 2
+"""Splits after which a domain's bounds are renewed."""
+
+
+@dataclass
+class ActivationSearch:
+    """Activation branch-and-bound of all clauses on their boxes ``[G, n]``.
+
+    `closed` says that every clause is refuted everywhere; `lost` counts leaves that neither bounds nor linear
+    programming could decide.
+    """
+
+    plan: Plan
+    rows: Rows
+    lower: Array
+    upper: Array
+    memory: MemoryBudget
+    workers: int = 1
+    root: Root | None = None
+    lost: int = 0
+    leaves: list[Branches] = field(default_factory=list)
+    programmes: int = 0
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing is open, undecided or lost."""
+        return self.root is not None and not len(self.root.pool) and not self.leaves and not self.lost
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.root is not None and not len(self.root.pool) and not self.leaves
+
+    @property
+    def bound(self) -> float:
+        """The smallest proven bound of what is open; infinite when nothing is."""
+        if self.root is None:
+            return float("-inf")
+        return min([self.root.pool.bound, *(float(part.bound.min()) for part in self.leaves)])
+
+    def run(self, deadline: Deadline, check: Callable[[Array, Array], Any]) -> BranchReport:
+        """Work until all is decided, a witness is found or the deadline passes."""
+        report = BranchReport()
+        if self.root is None:
+            try:
+                self.root = open_root(self.plan, self.rows, self.lower, self.upper, deadline, self.memory)
+            except TimeUp:
+                return report
+        layout = self.root.layout
+        if layout is None:
+            return report
+        if len(self.root.pool):
+            report = search(layout, self.rows, self.root.pool, self._options(layout), deadline, check)
+            self.leaves += report.leaves
+            report.leaves = []
+        if report.witness is None and self.leaves:
+            report.witness = self._decide_leaves(layout, deadline, check)
+        return report
+
+    def abandon(self) -> None:
+        """Give up what is open (memory ran out): it counts as lost."""
+        if self.root is not None:
+            self.lost += len(self.root.pool)
+            self.root.pool.blocks.clear()
+
+    def _options(self, layout: Layout) -> BranchOptions:
+        """Batches that keep a pass's arrays near the cache on a CPU, and within the memory budget."""
+        nodes = layout.base.plan.graph.nodes
+        size = sum(node.size for node in nodes if node.op != "Constant")
+        per_row = 16 * size * self.lower.dtype.itemsize
+        on_device = not isinstance(self.lower, np.ndarray)
+        batch = self.memory.rows(per_row, 8192 if on_device else max(16, min(256, 1_000_000 // size)))
+        return BranchOptions(
+            batch=batch,
+            workers=1 if on_device else self.workers,
+            tighten=TIGHTEN_EVERY if layout.width <= TIGHTEN_AT_MOST else 0,
+            rows=self.memory.rows(per_row, 1024),
+        )
+
+    def promising(self, count: int) -> tuple[Array, Array, Array] | None:
+        """Where an attack should start: the points ``[P, n]`` that attain the lowest bounds of open domains, with their
+        groups and clauses ``[P]``."""
+        if self.root is None or self.root.layout is None or not len(self.root.pool):
+            return None
+        block = self.root.pool.blocks[-1]
+        domains = block.pick(slice(max(0, len(block) - count), len(block)))
+        ascent = ascent_of(self.root.layout, domains, mixture_of(self.rows, domains.base, domains.clause))
+        ascent.evaluate()
+        return ascent.minimiser(), domains.base, domains.clause
+
+    def _decide_leaves(self, layout: Layout, deadline: Deadline, check: Callable[[Array, Array], Any]) -> Any:
+        """Decide domains without anything to split by linear programming; a witness ends it."""
+        from ..programs.encoding import encodable
+        from ..programs.leaf import leaf_bound
+        from ..programs.roles import NotEncodable
+
+        double = Backend("float64")
+        graph = layout.base.plan.graph.map_params(lambda x: double.array(to_numpy(x)))
+        possible = encodable(graph) is None
+        while self.leaves:
+            part = self.leaves.pop()
+            for position in range(len(part)):
+                if deadline.passed:
+                    self.leaves.append(part.pick(slice(position, len(part))))
+                    return None
+                domain = part.pick(slice(position, position + 1))
+                if not possible:
+                    self.lost += 1
+                    continue
+                self.programmes += 1
+                try:
+                    leaf = leaf_bound(graph, *_programme(layout, self.rows, domain), deadline)
+                except NotEncodable:
+                    self.lost += 1
+                    continue
+                if leaf.status == "closed":
+                    continue
+                if leaf.point is not None:
+                    point = Backend(str(self.lower.dtype).rsplit(".", 1)[-1], None).array(leaf.point[None])
+                    witness = check(point, to_numpy(domain.base))
+                    if witness is not None:
+                        return witness
+                if deadline.passed:
+                    self.leaves.append(part.pick(slice(position, len(part))))
+                    return None
+                self.lost += 1
+        return None
+
+
+def _programme(layout: Layout, rows: Rows, domain: Branches) -> tuple[Any, ...]:
+    """The arguments of `leaf_bound` for one domain: box, bounds of all nodes, rows, offsets and phases, in float64."""
+
+    def flat(x: Array) -> np.ndarray:
+        return to_numpy(x).reshape(-1).astype(np.float64)
+
+    plan = layout.base.plan
+    base = layout.bounds(domain)
+    intervals = [
+        (flat(base.intervals[index][0]), flat(base.intervals[index][1])) for index in range(len(plan.graph.nodes))
+    ]
+    mixture = mixture_of(rows, domain.base, domain.clause)
+    present = np.isfinite(to_numpy(mixture.offsets)[0])
+    phases: dict[int, np.ndarray] = {}
+    for block in layout.slots:
+        entries = to_numpy(block.entries)
+        for slot, sign, point in zip(*(to_numpy(x)[0] for x in (domain.slot, domain.sign, domain.point)), strict=True):
+            if block.start <= slot < block.stop and point == 0:
+                for reader in plan.nonlinear:
+                    node = plan.graph.nodes[reader]
+                    if node.inputs == (block.node,) and node.op in _PHASED:
+                        known = phases.setdefault(reader, np.zeros(node.size, dtype=np.int64))
+                        known[entries[int(slot) - block.start]] = int(sign)
+    return (
+        flat(base.lower),
+        flat(base.upper),
+        intervals,
+        to_numpy(mixture.rows)[0][present].astype(np.float64),
+        to_numpy(mixture.offsets)[0][present].astype(np.float64),
+        phases,
+    )
+
+
+_PHASED = frozenset({"Relu", "LeakyRelu", "Abs"})
+"""Operators whose split at zero the linear programmes know as a phase."""

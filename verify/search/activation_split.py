@@ -1,0 +1,237 @@
+"""Branch-and-bound on activations with multipliers for the splits (beta-CROWN, Wang et al. 2021).
+
+Each round takes a batch of open domains, splits them, bounds all children at once with parameters inherited from
+their parents and improved by a few gradient steps, drops the closed ones, tries the points at which the others attain
+their bounds, and chooses where those are split next. Bounds of intermediate values stay the root's, except where
+splits cut them and, in networks with few undecided entries, where `tightening` renews them.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..arrays import array_namespace, options_like, out_of_memory_errors
+from ..bounding.alpha import Mixture, gain_to_zero
+from ..budget import Deadline, TimeUp
+from ..loading.evaluate import output_vector
+from .branches import Branches, BranchPool, Layout, split
+from .branching import ascent_of, candidates, filtered, scores, split_points, still_open
+from .tightening import tighten
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..graph import Array
+    from ..rows import Rows
+
+
+@dataclass(frozen=True)
+class BranchOptions:
+    """batch: domains a round and worker; workers: threads; iterations: gradient steps a domain; tried: candidates tried
+    for real at each choice; tighten: renew bounds after every so many splits of a domain (0: never); rows: how many
+    rows are bounded at once then."""
+
+    batch: int = 64
+    workers: int = 1
+    iterations: int = 10
+    tried: int = 4
+    tighten: int = 0
+    rows: int = 1024
+
+
+@dataclass
+class BranchReport:
+    """What a search did. `leaves` are open domains in which nothing is left to split; `kernel_seconds` the time spent
+    in bounds, summed over threads."""
+
+    visited: int = 0
+    kernel_seconds: float = 0.0
+    splits: int = 0
+    halvings: int = 0
+    exhausted: bool = False
+    leaves: list[Branches] = field(default_factory=list)
+    witness: Any = None
+
+
+def mixture_of(rows: Rows, group: Array, clause: Array) -> Mixture:
+    """The rows of each domain's clause, padded: ``[N, S, m]`` and ``[N, S]``."""
+    xp = array_namespace(rows.rows)
+    slots = rows.slots[group, clause]
+    some = xp.clip(slots, None, rows.rows.shape[1] - 1)
+    chosen = rows.rows[group[:, None], some]
+    offsets = xp.where(slots < rows.rows.shape[1], rows.offsets[group[:, None], some], xp.inf)
+    return Mixture(chosen, offsets)
+
+
+def search(
+    layout: Layout,
+    rows: Rows,
+    pool: BranchPool,
+    options: BranchOptions,
+    deadline: Deadline,
+    check: Callable[[Array, Array], Any],
+) -> BranchReport:
+    """Search until the pool is empty, a witness is found, or the deadline passes.
+
+    Domains lost to a fault are never dropped: what a round took goes back to the pool unless all of it was bounded.
+    """
+    report = BranchReport()
+    executor = ThreadPoolExecutor(options.workers) if options.workers > 1 else None
+    batch = options.batch
+    try:
+        while len(pool):
+            if deadline.passed:
+                return report
+            taken = pool.pop(max(1, batch * options.workers // 2))
+            try:
+                children = _children(layout, taken, batch * options.workers)
+                outcomes = _map(executor, partial(_step, layout, rows, options, deadline), _pieces(children, options))
+            except out_of_memory_errors():
+                pool.push(taken)
+                if batch == 1:
+                    report.exhausted = True
+                    return report
+                batch = max(1, batch // 2)
+                report.halvings += 1
+                continue
+            except TimeUp:
+                pool.push(taken)
+                return report
+            report.visited += len(children)
+            report.splits += len(children) - len(taken)
+            for outcome in outcomes:
+                report.kernel_seconds += outcome.seconds
+                pool.push(outcome.open)
+                if len(outcome.leaves):
+                    report.leaves.append(outcome.leaves)
+            for outcome in outcomes:
+                if outcome.points.shape[0]:
+                    report.witness = check(outcome.points, outcome.groups)
+                    if report.witness is not None:
+                        return report
+    finally:
+        if executor is not None:
+            executor.shutdown(wait=True, cancel_futures=True)
+    return report
+
+
+def _children(layout: Layout, domains: Branches, wanted: int) -> Branches:
+    """The domains split along their chosen slots: once, or more often while they are few."""
+    children = domains
+    for column in range(domains.next.shape[1]):
+        children = split(children, column, split_points(layout, children, children.next[:, column]))
+        if 4 * len(children) > wanted:
+            break
+    return replace(children, next=children.next[:, :1])
+
+
+def _pieces(domains: Branches, options: BranchOptions) -> list[Branches]:
+    """The batch in equal parts, one a worker; few domains stay together."""
+    count = len(domains)
+    if options.workers == 1 or count < 4 * options.workers:
+        return [domains]
+    size = -(-count // options.workers)
+    return [domains.pick(slice(start, min(start + size, count))) for start in range(0, count, size)]
+
+
+def _map(
+    executor: ThreadPoolExecutor | None, work: Callable[[Branches], _Outcome], pieces: list[Branches]
+) -> list[_Outcome]:
+    if executor is None or len(pieces) == 1:
+        return [work(piece) for piece in pieces]
+    return list(executor.map(work, pieces))
+
+
+@dataclass(frozen=True, eq=False)
+class _Outcome:
+    """A bounded batch: domains to split further, domains in which nothing can be split, points that look unsafe."""
+
+    open: Branches
+    leaves: Branches
+    points: Array
+    groups: Array
+    seconds: float
+
+
+@np.errstate(all="ignore")
+def _step(layout: Layout, rows: Rows, options: BranchOptions, deadline: Deadline, domains: Branches) -> _Outcome:
+    """Bound a batch, close what can be closed, and choose the next splits of the rest."""
+    xp = array_namespace(domains.low)
+    mixture = mixture_of(rows, domains.base, domains.clause)
+    ascent = ascent_of(layout, domains, mixture)
+    ascent.evaluate()
+    best = ascent.best + 0
+    alive = xp.arange(len(domains), **options_like(domains.low))
+    for step in range(options.iterations):
+        deadline.check()
+        closed = ascent.best > 0
+        if bool(closed.all()):
+            break
+        if 4 * int(closed.sum()) >= closed.shape[0]:
+            remaining = xp.nonzero(~closed)[0]
+            ascent.keep(remaining)
+            alive = alive[remaining]
+        ascent.improve(*gain_to_zero(ascent.last, step))
+        ascent.evaluate()
+        best[alive] = ascent.best
+    remaining = xp.nonzero(~(ascent.best > 0))[0]
+    if remaining.shape[0] == 0:
+        nothing = domains.pick(slice(0, 0))
+        return _Outcome(nothing, nothing, layout.base.lower[:0], domains.base[:0], ascent.seconds)
+    ascent.keep(remaining)
+    alive = alive[remaining]
+    ascent.forward()
+    survivors = layout.stored(domains.pick(alive), ascent.best_parameters)
+    survivors = replace(survivors, bound=xp.maximum(survivors.bound, best[alive]))
+    mixture = Mixture(mixture.rows[alive], mixture.offsets[alive])
+    points, groups = _unsafe(layout, mixture, survivors, ascent.minimiser())
+    score = scores(layout, survivors, ascent)
+    seconds = ascent.seconds
+    if options.tighten:
+        survivors, kept = _tightened(layout, survivors, mixture, options, deadline)
+        mixture, score = Mixture(mixture.rows[kept], mixture.offsets[kept]), score[kept]
+        score = xp.where(still_open(layout, survivors), score, 0.0)
+    tried = candidates(score, max(1, options.tried))
+    deadline.check()
+    if options.tried > 1 and len(survivors):
+        tried = filtered(layout, survivors, tried, mixture)
+    survivors = replace(survivors, next=tried)
+    splittable = tried[:, 0] >= 0
+    return _Outcome(
+        survivors.pick(xp.nonzero(splittable)[0]), survivors.pick(xp.nonzero(~splittable)[0]), points, groups, seconds
+    )
+
+
+def _tightened(
+    layout: Layout, domains: Branches, mixture: Mixture, options: BranchOptions, deadline: Deadline
+) -> tuple[Branches, Array]:
+    """The domains with renewed bounds where that is due, and which of them remain (integers)."""
+    xp = array_namespace(domains.low)
+    depth = xp.sum(xp.astype(domains.slot >= 0, xp.int64), axis=1)
+    due = xp.nonzero(depth % options.tighten == 0)[0]
+    if due.shape[0] == 0:
+        return domains, xp.arange(len(domains), **options_like(domains.low))
+    part, empty = tighten(
+        layout, domains.pick(due), Mixture(mixture.rows[due], mixture.offsets[due]), options.rows, deadline
+    )
+    low, high = domains.low + 0, domains.high + 0
+    low[due], high[due] = part.low, part.high
+    remains = xp.ones((len(domains),), dtype=xp.bool, **options_like(domains.low))
+    remains[due] = ~empty
+    kept = xp.nonzero(remains)[0]
+    return replace(domains, low=low, high=high).pick(kept), kept
+
+
+def _unsafe(layout: Layout, mixture: Mixture, domains: Branches, points: Array) -> tuple[Array, Array]:
+    """Those of the points ``[N, n]`` that violate their domain's clause as far as this dtype can tell, and their
+    groups."""
+    xp = array_namespace(points)
+    values = output_vector(layout.base.plan.graph, points)
+    margins = (mixture.rows @ values[:, :, None])[:, :, 0] - mixture.offsets
+    unsafe = xp.max(margins, axis=1) <= 0
+    return points[unsafe], domains.base[unsafe]

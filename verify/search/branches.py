@@ -1,0 +1,378 @@
+"""Domains of activation branch-and-bound: which entry was split where, what is known of the others, and the best
+parameters so far; structures of arrays, so that a batch of them is a batch of rows for `bounding.alpha`.
+
+A domain is a base (a box with root bounds), a clause, and a list of split constraints. Only entries that the root
+left undecided can change, so only those are stored, as *slots*: columns shared by all domains. Weights of free lines
+are stored likewise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
+
+from ..arrays import array_namespace, options_like
+from ..bounding.alpha import Base, Parameters, Splits
+from ..bounding.interval import node_interval
+from ..ops import rule
+from ..ops.arrays import unit_roundoff
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ..bounding.families import Family
+    from ..bounding.plan import Plan
+    from ..graph import Array
+    from ..ops.rule import Interval
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """A block of columns: entries (integers ``[C]``) of a node, stored from column `start` on.
+
+    side    0 or 1 for weights of lower or upper lines.
+    kinks   for slots: where it is split, or None where any point will do.
+    """
+
+    node: int
+    entries: Array
+    start: int
+    side: int = 0
+    kinks: tuple[float, ...] | None = None
+
+    @property
+    def stop(self) -> int:
+        """The column after the last one."""
+        return self.start + int(self.entries.shape[0])
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """What all domains of a search share.
+
+    base      boxes and root bounds ``[N, ...]`` of every node that matters.
+    slots     blocks of entries that may be split;  weights  blocks of entries with free lines.
+    derived   nodes (in order) whose bounds follow from slots by interval arithmetic.
+    """
+
+    base: Base
+    slots: tuple[Columns, ...]
+    weights: tuple[Columns, ...]
+    derived: tuple[int, ...]
+
+    @property
+    def width(self) -> int:
+        """Number of slots."""
+        return self.slots[-1].stop if self.slots else 0
+
+    def root(self, base: Array, clause: Array, mixture: Array, weights: Array) -> Branches:
+        """Domains without splits, for the given bases and clauses ``[N]``."""
+        xp = array_namespace(self.base.lower)
+        options = options_like(base)
+        count = base.shape[0]
+        parts: list[list[Array]] = [[], []]
+        for block in self.slots:
+            for end in (0, 1):
+                value = self.base.intervals[block.node][end]
+                flat = value.reshape(value.shape[0], -1)[:, block.entries]
+                parts[end].append(flat[base] if flat.shape[0] > 1 else xp.broadcast_to(flat, (count, flat.shape[1])))
+        dtype = self.base.lower.dtype
+        empty = xp.zeros((count, 0), dtype=dtype, **options)
+        low, high = (xp.concat([*part, empty], axis=1) for part in parts)
+        return Branches(
+            base,
+            clause,
+            xp.full((count,), -xp.inf, dtype=dtype, **options),
+            low,
+            high,
+            weights,
+            mixture,
+            xp.zeros((count, 0), dtype=xp.int64, **options),
+            empty,
+            empty,
+            empty,
+            xp.full((count, 1), -1, dtype=xp.int64, **options),
+        )
+
+    def bounds(self, domains: Branches) -> Base:
+        """The domains' boxes and bounds ``[N, ...]``."""
+        nodes = self.base.plan.graph.nodes
+
+        def own(x: Array) -> Array:
+            return x if x.shape[0] == 1 else x[domains.base]
+
+        intervals: dict[int, Interval] = {
+            node: (own(low), own(high)) for node, (low, high) in self.base.intervals.items()
+        }
+        count = len(domains)
+        for block in self.slots:
+            ends = []
+            for value, known in zip(intervals[block.node], (domains.low, domains.high), strict=True):
+                flat = array_namespace(value).broadcast_to(
+                    value.reshape(value.shape[0], -1), (count, nodes[block.node].size)
+                )
+                flat = flat + 0
+                flat[:, block.entries] = known[:, block.start : block.stop]
+                ends.append(flat.reshape(count, *nodes[block.node].shape))
+            intervals[block.node] = (ends[0], ends[1])
+        for index in self.derived:
+            node = nodes[index]
+            intervals[index] = node_interval(node, rule(node.op), [intervals[source] for source in node.inputs])
+        return Base(self.base.plan, own(self.base.lower), own(self.base.upper), intervals)
+
+    def parameters(self, domains: Branches, families: Mapping[int, Family]) -> tuple[Parameters, dict[int, Splits]]:
+        """The stored parameters in the optimiser's form, and the split constraints by node."""
+        xp = array_namespace(domains.low)
+        count = len(domains)
+        lines: dict[int, tuple[Array | None, Array | None]] = {}
+        for node, family in families.items():
+            pair = [None if x is None else xp.broadcast_to(x, (count, x.shape[1])) + 0 for x in family.start]
+            for block in self.weights:
+                if block.node == node and pair[block.side] is not None:
+                    known = domains.weights[:, block.start : block.stop]
+                    if family.through_origin:
+                        # A slot that a split decided has its slope fixed at 1 or 0.
+                        free = xp.broadcast_to(family.free, (count, family.free.shape[1]))[:, block.entries]
+                        known = xp.where(free > 0, known, pair[block.side][:, block.entries])
+                    pair[block.side][:, block.entries] = known
+            lines[node] = (pair[0], pair[1])
+        splits, betas = {}, {}
+        for block in self.slots:
+            row, place = xp.nonzero((domains.slot >= block.start) & (domains.slot < block.stop))
+            if row.shape[0]:
+                entry = block.entries[domains.slot[row, place] - block.start]
+                splits[block.node] = Splits(row, entry, domains.sign[row, place], domains.point[row, place])
+                betas[block.node] = domains.beta[row, place]
+        return Parameters(lines, betas, domains.mixture), splits
+
+    def stored(self, domains: Branches, parameters: Parameters) -> Branches:
+        """The domains with the optimiser's parameters put back."""
+        xp = array_namespace(domains.low)
+        weights = [
+            parameters.lines[block.node][block.side][:, block.entries]  # type: ignore[index]
+            for block in self.weights
+        ]
+        beta = domains.beta + 0
+        for block in self.slots:
+            row, place = xp.nonzero((domains.slot >= block.start) & (domains.slot < block.stop))
+            if row.shape[0]:
+                beta[row, place] = parameters.betas[block.node]
+        return replace(
+            domains,
+            weights=xp.concat(weights, axis=1) if weights else domains.weights,
+            beta=beta,
+            mixture=parameters.mixture,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Branches:
+    """``N`` domains.
+
+    base, clause  integers ``[N]``;  bound ``[N]``: proven lower bound of the clause's margin.
+    low, high     bounds ``[N, slots]``;  weights ``[N, weights]``;  mixture ``[N, S]`` weights of the clause's rows.
+    slot          integers ``[N, D]``: the splits (-1 for none), with sign, point and multiplier beta ``[N, D]``.
+    next          integers ``[N, L]``: the slots to split next, best first (-1 for none).
+    """
+
+    base: Array
+    clause: Array
+    bound: Array
+    low: Array
+    high: Array
+    weights: Array
+    mixture: Array
+    slot: Array
+    sign: Array
+    point: Array
+    beta: Array
+    next: Array
+
+    def __len__(self) -> int:
+        return int(self.base.shape[0])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(getattr(self, field.name).nbytes for field in fields(self))
+
+    def pick(self, index: Array | slice) -> Branches:
+        """The sub-batch at `index`."""
+        return Branches(*(getattr(self, field.name)[index] for field in fields(self)))
+
+
+def join(parts: Sequence[Branches]) -> Branches:
+    """One batch of all parts (numbers of splits may differ)."""
+    if len(parts) == 1:
+        return parts[0]
+    xp = array_namespace(parts[0].low)
+    padded = {"slot": -1, "sign": 0, "point": 0, "beta": 0, "next": -1}
+    columns = {}
+    for field in fields(Branches):
+        arrays = [getattr(part, field.name) for part in parts]
+        if field.name in padded:
+            width = max(x.shape[1] for x in arrays)
+            arrays = [_widen(x, width, padded[field.name]) for x in arrays]
+        columns[field.name] = xp.concat(arrays, axis=0)
+    return Branches(**columns)
+
+
+def _widen(x: Array, width: int, fill: int) -> Array:
+    if x.shape[1] == width:
+        return x
+    xp = array_namespace(x)
+    more = xp.full((x.shape[0], width - x.shape[1]), fill, dtype=x.dtype, **options_like(x))
+    return xp.concat([x, more], axis=1)
+
+
+def split(domains: Branches, column: int, points: Array) -> Branches:
+    """Both children of every domain at the slot ``next[:, column]`` and the points ``[N]``; domains without a slot
+    there stay as they are.
+
+    The lower halves come first, then the upper ones.
+    """
+    xp = array_namespace(domains.low)
+    slots = domains.next[:, column]
+    whole = xp.nonzero(slots < 0)[0]
+    index = xp.nonzero(slots >= 0)[0]
+    parents, slots, points = domains.pick(index), slots[index], points[index]
+    row = xp.arange(index.shape[0], **options_like(domains.low))
+    children = []
+    for sign in (-1, 1):
+        low, high = parents.low + 0, parents.high + 0
+        if sign > 0:
+            low[row, slots] = xp.maximum(low[row, slots], points)
+        else:
+            high[row, slots] = xp.minimum(high[row, slots], points)
+        one = xp.ones_like(parents.low[:, :1]) if parents.low.shape[1] else points[:, None] * 0 + 1
+        children.append(
+            replace(
+                parents,
+                low=low,
+                high=high,
+                slot=xp.concat([parents.slot, slots[:, None]], axis=1),
+                sign=xp.concat([parents.sign, sign * one], axis=1),
+                point=xp.concat([parents.point, points[:, None]], axis=1),
+                beta=xp.concat([parents.beta, 0 * one], axis=1),
+            )
+        )
+    if whole.shape[0]:
+        children.append(domains.pick(whole))
+    return join(children)
+
+
+class BranchPool:
+    """Open domains. Taken are those that were pushed last, of these the ones with the lowest bounds first: depth
+    first keeps the pool short, and the hardest domain decides whether a witness exists."""
+
+    def __init__(self) -> None:
+        self.blocks: list[Branches] = []
+
+    def __len__(self) -> int:
+        return sum(len(block) for block in self.blocks)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(block.nbytes for block in self.blocks)
+
+    @property
+    def bound(self) -> float:
+        """The smallest bound of all open domains; infinite when there is none."""
+        return min((float(block.bound.min()) for block in self.blocks), default=float("inf"))
+
+    def push(self, domains: Branches) -> None:
+        """Add domains (none is ignored)."""
+        if len(domains):
+            # The last ones are taken first.
+            self.blocks.append(domains.pick(array_namespace(domains.bound).argsort(-domains.bound)))
+
+    def pop(self, count: int) -> Branches:
+        """Take up to `count` domains (at least one must be there)."""
+        taken: list[Branches] = []
+        missing = count
+        while missing and self.blocks:
+            block = self.blocks.pop()
+            if len(block) > missing:
+                self.blocks.append(block.pick(slice(0, len(block) - missing)))
+                block = block.pick(slice(len(block) - missing, len(block)))
+            taken.append(block)
+            missing -= len(block)
+        return join(taken)
+
+
+def undecided(low: Array, high: Array, kinks: tuple[float, ...] | None) -> Array:
+    """Whether an entry with these bounds can be split: a kink lies inside or, without kinks, the interval has a
+    width that floating point can halve."""
+    xp = array_namespace(low)
+    if kinks is None:
+        return high - low > 64 * unit_roundoff(low) * (abs(low) + abs(high))
+    inside = xp.zeros(low.shape, dtype=xp.bool, **options_like(low))
+    for kink in kinks:
+        inside = inside | ((low < kink) & (high > kink))
+    return inside
+
+
+def make_layout(base: Base) -> Layout:
+    """The layout of a search from root bounds of all nodes ``[N, ...]``."""
+    plan = base.plan
+    slots: list[Columns] = []
+    position = 0
+    for node, target in plan.sources.items():
+        low, high = (end.reshape(end.shape[0], -1) for end in base.intervals[node])
+        xp = array_namespace(low)
+        open_ = undecided(low, high, target.kinks)
+        entries = xp.nonzero(xp.any(open_, axis=0))[0]
+        if entries.shape[0]:
+            slots.append(Columns(node, entries, position, kinks=target.kinks))
+            position += int(entries.shape[0])
+    families = base.families(plan.output)
+    weights: list[Columns] = []
+    position = 0
+    for node in sorted(families):
+        family = families[node]
+        for side in (0, 1):
+            if family.start[side] is None:
+                continue
+            if family.through_origin:
+                movable = family.free > 0
+            else:
+                changes = (family.lower, family.upper)[side].changes or ()
+                movable = sum(abs(x) for x in changes) > 0
+            xp = array_namespace(movable)
+            entries = xp.nonzero(xp.any(movable, axis=0))[0]
+            if entries.shape[0]:
+                weights.append(Columns(node, entries, position, side))
+                position += int(entries.shape[0])
+    return Layout(base, tuple(slots), tuple(weights), _derived(plan, {block.node for block in slots}))
+
+
+def _derived(plan: Plan, slotted: set[int]) -> tuple[int, ...]:
+    """Nodes that feed nonlinear nodes and follow from slotted ones by moves, scalings and elementwise functions."""
+    nodes = plan.graph.nodes
+    needed = {source for index in plan.nonlinear for source in nodes[index].inputs}
+    changed = set(slotted)
+    derived: list[int] = []
+    for index, node in enumerate(nodes):
+        cheap = node.op in ("Reshape", "Transpose", "Take", "Scale", "Concat") or index in plan.elementwise
+        if index not in slotted and cheap and any(source in changed for source in node.inputs):
+            changed.add(index)
+            derived.append(index)
+    wanted: set[int] = set()
+    for index in reversed(derived):
+        if index in needed or index in wanted:
+            wanted.add(index)
+            wanted.update(nodes[index].inputs)
+    return tuple(index for index in derived if index in wanted)
+
+
+def start_weights(layout: Layout, parameters: Parameters) -> Array:
+    """The optimiser's weights as stored columns ``[R, weights]``."""
+    xp = array_namespace(layout.base.lower)
+    count = next(x.shape[0] for pair in parameters.lines.values() for x in pair if x is not None)
+    columns = [xp.zeros((count, 0), dtype=layout.base.lower.dtype, **options_like(layout.base.lower))]
+    columns += [
+        parameters.lines[block.node][block.side][:, block.entries]  # type: ignore[index]
+        for block in layout.weights
+    ]
+    return xp.concat(columns, axis=1)
