@@ -13,6 +13,7 @@ import numpy as np
 
 from ..arrays import Backend, to_numpy
 from ..budget import TimeUp
+from ..ops.arrays import unit_roundoff
 from .activation_root import Root, open_root
 from .activation_split import BranchOptions, BranchReport, mixture_of, search
 from .branching import ascent_of
@@ -102,10 +103,12 @@ class ActivationSearch:
         per_row = 16 * size * self.lower.dtype.itemsize
         on_device = not isinstance(self.lower, np.ndarray)
         batch = self.memory.rows(per_row, 8192 if on_device else max(16, min(256, 1_000_000 // size)))
+        few = layout.width <= TIGHTEN_AT_MOST
         return BranchOptions(
             batch=batch,
             workers=1 if on_device else self.workers,
-            tighten=TIGHTEN_EVERY if layout.width <= TIGHTEN_AT_MOST else 0,
+            iterations=10 if few else 3,
+            tighten=TIGHTEN_EVERY if few else 0,
             rows=self.memory.rows(per_row, 1024),
         )
 
@@ -172,6 +175,10 @@ def _programme(layout: Layout, rows: Rows, domain: Branches) -> tuple[Any, ...]:
     ]
     mixture = mixture_of(rows, domain.base, domain.clause)
     present = np.isfinite(to_numpy(mixture.offsets)[0])
+    matrix, offsets = (to_numpy(x)[0][present].astype(np.float64) for x in (mixture.rows, mixture.offsets))
+    # Rows were rounded to the search's dtype: what they may be off by counts as unsafe.
+    largest = np.maximum(*(abs(end) for end in intervals[plan.output]))
+    offsets = offsets + 2.0 * unit_roundoff(rows.rows) * (abs(matrix) @ largest + abs(offsets))
     phases: dict[int, np.ndarray] = {}
     for block in layout.slots:
         entries = to_numpy(block.entries)
@@ -186,8 +193,8 @@ def _programme(layout: Layout, rows: Rows, domain: Branches) -> tuple[Any, ...]:
         flat(base.lower),
         flat(base.upper),
         intervals,
-        to_numpy(mixture.rows)[0][present].astype(np.float64),
-        to_numpy(mixture.offsets)[0][present].astype(np.float64),
+        matrix,
+        offsets,
         phases,
     )
 

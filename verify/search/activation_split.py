@@ -39,7 +39,7 @@ class BranchOptions:
     batch: int = 64
     workers: int = 1
     iterations: int = 10
-    tried: int = 4
+    tried: int = 3
     tighten: int = 0
     rows: int = 1024
 
