@@ -178,7 +178,7 @@ def _programme(layout: Layout, rows: Rows, domain: Branches) -> tuple[Any, ...]:
     matrix, offsets = (to_numpy(x)[0][present].astype(np.float64) for x in (mixture.rows, mixture.offsets))
     # Rows were rounded to the search's dtype: what they may be off by counts as unsafe.
     largest = np.maximum(*(abs(end) for end in intervals[plan.output]))
-    offsets = offsets + 2.0 * unit_roundoff(rows.rows) * (abs(matrix) @ largest + abs(offsets))
+    offsets = offsets + unit_roundoff(rows.rows) * (abs(matrix) @ largest + abs(offsets))
     phases: dict[int, np.ndarray] = {}
     for block in layout.slots:
         entries = to_numpy(block.entries)
