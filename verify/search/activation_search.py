@@ -154,6 +154,7 @@ class ActivationSearch:
                     point = Backend(str(self.lower.dtype).rsplit(".", 1)[-1], None).array(leaf.point[None])
                     witness = check(point, to_numpy(domain.base))
                     if witness is not None:
+                        self.leaves.append(part.pick(slice(position, len(part))))
                         return witness
                 if deadline.passed:
                     self.leaves.append(part.pick(slice(position, len(part))))
