@@ -195,14 +195,13 @@ class Ascent:
         own = given or Parameters()
         lines: dict[int, tuple[Array | None, Array | None]] = {}
         for node, family in self.families.items():
-            known = own.lines.get(node)
-            lines[node] = (
-                known
-                if known is not None
-                else tuple(  # type: ignore[assignment]
-                    None if x is None else xp.broadcast_to(x, (self.count, x.shape[1])) + 0 for x in family.start
-                )
-            )
+            pair = []
+            for known, start in zip(own.lines.get(node, (None, None)), family.start, strict=True):
+                # A line that is not free on these bounds has no weight, even if it has been free on wider ones.
+                if start is not None and known is None:
+                    known = xp.broadcast_to(start, (self.count, start.shape[1])) + 0
+                pair.append(None if start is None else known)
+            lines[node] = (pair[0], pair[1])
         betas = {
             node: own.betas.get(node, zeros_like_shape(split.row.shape, self.like))
             for node, split in self.splits.items()
