@@ -45,6 +45,9 @@ WORST_SHARE = 10.0
 PLAIN_STEPS = 4
 """Steps without momentum at first (measured on MNIST 256x4: 44 of 100 children closed after 2 of them, 25 by Adam)."""
 
+CANCELLING = 0.25
+"""The share of the rounding allowance (`interval.ROUNDING_STEPS`) for rows of a mixture that cancel."""
+
 BETA = 2
 """The kind of parameter that is a multiplier (0 and 1 are weights of lines below and above)."""
 
@@ -222,9 +225,8 @@ class Ascent:
         """Lower bounds ``[R]`` of the rows at the present parameters."""
         started = time.perf_counter()
         nodes = self.base.plan.graph.nodes
-        seeds, total = self._seed()
+        seeds, total, magnitude = self._seed()
         slack = rounding(seeds)
-        magnitude = abs(total)
         pending: dict[int, Array] = {self.start: seeds}
         result: Array | None = None
         for position in self.order:
@@ -285,7 +287,8 @@ class Ascent:
         if own.side is not None:
             _put(kept.side, own.side, better)
 
-    def _seed(self) -> tuple[Array, Array]:
+    def _seed(self) -> tuple[Array, Array, Array]:
+        """The coefficients at `start`, the constants ``[R]``, and the magnitudes ``[R]`` of what they sum up."""
         xp = array_namespace(self.like)
         if self.mixture is None:
             constants = self.constants
@@ -297,11 +300,25 @@ class Ascent:
         offsets = xp.where(weights > 0, self.mixture.offsets, 0.0)
         shape = self.base.plan.graph.nodes[self.start].shape
         constants = -xp.sum(weights * offsets, axis=1)
+        size = abs(constants)
+        if weights.shape[1] > 1:
+            # Rows may cancel in a mixture, their rounding does not.
+            size = xp.maximum(size, CANCELLING * xp.sum(weights * (abs(offsets) + self._row_sizes()), axis=1))
         if self.objective is not None:
             # For every multiplier >= 0: min z >= min (z + multiplier * margin) where margin <= 0.
             side = self.parameters.side
             rows, constants = rows * side[:, None], constants * side + self.objective.constants
-        return rows.reshape(self.count, *shape), constants
+            size = size * side + abs(self.objective.constants)
+        return rows.reshape(self.count, *shape), constants, size
+
+    def _row_sizes(self) -> Array:
+        """How large the mixture's rows ``[R, S]`` can be on the boxes, summed term by term; 0 where that is unknown."""
+        xp = array_namespace(self.like)
+        known = self.base.intervals.get(self.start)
+        if known is None:
+            return xp.zeros_like(self.mixture.offsets)
+        largest = xp.maximum(*(abs(end.reshape(end.shape[0], -1, 1)) for end in known))
+        return (abs(self.mixture.rows) @ xp.where(xp.isfinite(largest), largest, 0.0))[:, :, 0]
 
     def _bind(self, position: int, a: Array) -> tuple[Array, Array]:
         """Subtract multiplier times constraint: for all beta >= 0, min f >= min (f - beta s (z - point)) where the
