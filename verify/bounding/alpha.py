@@ -294,7 +294,7 @@ class Ascent:
             constants = self.constants
             if constants is None:
                 constants = zeros_like_shape((self.count,), self.like)
-            return self.seeds, constants
+            return self.seeds, constants, abs(constants)
         weights = self.parameters.mixture
         rows = (weights[:, None, :] @ self.mixture.rows)[:, 0]
         offsets = xp.where(weights > 0, self.mixture.offsets, 0.0)
