@@ -411,7 +411,9 @@ class _Run:
         """All searches ended without deciding: boxes too small for float32 are searched in float64; where bounds alone
         were wanted or possible, a longer attack follows."""
         if inputs is not None and inputs.stuck and not inputs.one_pass:
-            return self._in_double(inputs.stuck)
+            verdict, witness = self._in_double(inputs.stuck)
+            # Boxes that memory ran out on are open still.
+            return (Verdict.UNKNOWN if verdict is Verdict.UNSAT and inputs.left else verdict), witness
         witness = self._attack_for(0.25 * self.deadline.remaining) if attacking else None
         if witness is not None:
             return Verdict.SAT, witness
@@ -486,6 +488,11 @@ class _InputSearch:
     def closed(self) -> bool:
         """Whether no box is open, and none was lost."""
         return not len(self._pool) and not self.stuck
+
+    @property
+    def left(self) -> int:
+        """How many boxes are open, besides those that are too small to split."""
+        return len(self._pool)
 
     @property
     def finished(self) -> bool:
