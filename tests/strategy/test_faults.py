@@ -9,19 +9,20 @@ import pytest
 from boundsmith.specs.property import Box
 from boundsmith.verify import strategy
 from boundsmith.verify.api import verify
-from boundsmith.verify.bounding import backward, crown
+from boundsmith.verify.bounding import alpha, backward, crown
 from boundsmith.verify.errors import UndefinedOnRegion
 from boundsmith.verify.loading.network import load
 from boundsmith.verify.loading.runtime import ReplayError
+from boundsmith.verify.programs import leaf
 from boundsmith.verify.result import Verdict
-from boundsmith.verify.search import input_split
+from boundsmith.verify.search import activation_search, activation_split, branching, input_split
 from boundsmith.verify.strategy import Options
 from onnx import helper
 
 from tests.onnx_files import random_layers, save, save_dense
 from tests.queries import query_of
 
-METHODS = ("auto", "attack", "input-split", "bounds")
+METHODS = ("auto", "attack", "input-split", "activation-split", "milp", "bounds")
 UNIT = Box(np.zeros(2), np.ones(2))
 
 
@@ -123,6 +124,75 @@ def test_a_lasting_fault_never_proves(monkeypatch, network, place, fault):
     assert answer(network, property, attack=False) is Verdict.UNSAT
     verdict = decide_with(monkeypatch, network, property, place, fault)
     assert verdict is None if fault == "exception" else verdict in (Verdict.UNKNOWN, Verdict.TIMEOUT)
+
+
+ACTIVATION_PLACES = {
+    "evaluate": (alpha.Ascent, "evaluate"),
+    "minimum": (alpha.Ascent, "_concretize"),
+    "improve": (alpha.Ascent, "improve"),
+    "through": (alpha.Ascent, "_through"),
+    "forward": (alpha.Ascent, "forward"),
+    "step": (activation_split, "_step"),
+    "tighten": (activation_split, "tighten"),
+    "filtered": (activation_split, "filtered"),
+    "trial": (branching, "trial_bounds"),
+    "leaf": (leaf, "leaf_bound"),
+    "programme": (leaf, "solve_linear"),
+    "root": (activation_search, "open_root"),
+}
+
+
+def method_of(module, name, faulty):
+    """A replacement that is bound to its object where the original is a method."""
+    return (lambda self, *args, **kwargs: faulty(self, *args, **kwargs)) if isinstance(module, type) else faulty
+
+
+def decide_by_activations(monkeypatch, network, property, place, fault, **when):
+    """The verdict by splitting activations with the fault in place; None if it came out as the exception it is."""
+    module, name = ACTIVATION_PLACES[place]
+    with monkeypatch.context() as patch:
+        faulty = Faulty(getattr(module, name), FAULTS[fault], **when)
+        patch.setattr(module, name, method_of(module, name, faulty))
+        try:
+            return answer(network, property, 1.0, attack=False, method="activation-split")
+        except RuntimeError:
+            return None
+
+
+@pytest.fixture
+def leaning(tmp_path):
+    """A network of four inputs that takes splits, tightening and leaves; the threshold is near its minimum."""
+    return load(save_dense(tmp_path / "leaning.onnx", random_layers((4, 8, 8, 1), 5, scale=2.0)))
+
+
+FOUR = Box(-np.ones(4), np.ones(4))
+
+
+def lowest_of(network):
+    points = np.random.default_rng(0).uniform(-1, 1, (500, 4)).astype(np.float32)
+    return min(float(network.runtime.run(point)[0].item()) for point in points)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("place", ACTIVATION_PLACES)
+def test_a_fault_while_activations_are_split_never_proves(monkeypatch, leaning, place, fault):
+    """A violated property, whenever the fault comes and however long it lasts: never `unsat`."""
+    property = query_of(4, 1, [(FOUR, [[1.0]], [lowest_of(leaning) + 1e-3])])
+    for first, count in ((0, None), (0, 1), (1, 1), (2, None), (7, 1), (20, None)):
+        verdict = decide_by_activations(monkeypatch, leaning, property, place, fault, first=first, count=count)
+        assert verdict is not Verdict.UNSAT
+
+
+@pytest.mark.parametrize("place", ["minimum", "through", "root"])
+@pytest.mark.parametrize("fault", ["nan", "memory"])
+def test_a_lasting_fault_of_the_bounds_leaves_a_true_property_open(monkeypatch, leaning, place, fault):
+    """What only splits can prove is not answered when they cannot be bounded."""
+    property = query_of(4, 1, [(FOUR, [[1.0]], [lowest_of(leaning) - 1.0])])
+    assert answer(leaning, property, attack=False, method="activation-split") is Verdict.UNSAT
+    if place == "root" and fault == "nan":
+        return
+    verdict = decide_by_activations(monkeypatch, leaning, property, place, fault)
+    assert verdict in (Verdict.UNKNOWN, Verdict.TIMEOUT)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
