@@ -46,7 +46,7 @@ def hard(tmp_path_factory):
     return network, query_of(12, 1, [(box, [[1.0]], [float(reached) - 12.0])])
 
 
-@pytest.mark.parametrize("method", ["auto", "attack", "input-split"])
+@pytest.mark.parametrize("method", ["auto", "attack", "input-split", "activation-split"])
 @pytest.mark.parametrize("seconds", [0.0, 0.05, 1.0])
 def test_a_hard_instance_times_out(hard, method, seconds):
     network, property = hard
@@ -56,6 +56,39 @@ def test_a_hard_instance_times_out(hard, method, seconds):
     assert result.witness is None
     assert len(deadline.moments) > (20 if seconds == 1.0 else 0)
     assert time.monotonic() - deadline.at < SANE
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.05, 1.0])
+def test_mixed_integer_programming_times_out(hard, seconds):
+    """The child process is waited for, not asked: the deadline alone is counted."""
+    network, property = hard
+    deadline = Deadline.after(seconds)
+    result = verify_property(property, {"N": network}, Options(method="milp", threads=1), deadline)
+    assert result.verdict is Verdict.TIMEOUT
+    assert time.monotonic() - deadline.at < SANE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["auto", "activation-split", "milp"])
+def test_five_seconds_are_obeyed(hard, method):
+    network, property = hard
+    deadline = Deadline.after(5.0)
+    result = verify_property(property, {"N": network}, Options(method=method, threads=1), deadline)
+    assert result.verdict is Verdict.TIMEOUT
+    assert time.monotonic() - deadline.at < SANE
+
+
+@pytest.mark.parametrize("memory", [1 << 12, 1 << 16, 1 << 30])
+@pytest.mark.parametrize("gap", [-0.3, 0.02])
+def test_little_memory_while_activations_are_split(tmp_path, memory, gap):
+    layers = random_layers((4, 12, 12, 3), 2)
+    network = load(save_dense(tmp_path / "net.onnx", layers))
+    points = np.random.default_rng(0).uniform(-1, 1, (200_000, 4))
+    row = np.array([1.0, -1.0, 0.5])
+    least = float((forward(layers, points) @ row).min())
+    property = query_of(4, 3, [(Box(-np.ones(4), np.ones(4)), [row], [least + gap])])
+    result = verify(network, property, 60, Options(memory=memory, attack=False, method="activation-split", threads=1))
+    assert result.verdict is (Verdict.SAT if gap > 0 else Verdict.UNSAT)
 
 
 @pytest.mark.parametrize("attack", [True, False])
