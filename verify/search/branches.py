@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 from ..arrays import array_namespace, options_like
-from ..bounding.alpha import Base, Parameters, Splits
+from ..bounding.alpha import Base, Parameters, Splits, ancestors
 from ..bounding.interval import node_interval
 from ..ops import rule
 from ..ops.arrays import unit_roundoff
@@ -318,7 +318,11 @@ def make_layout(base: Base) -> Layout:
     plan = base.plan
     slots: list[Columns] = []
     position = 0
+    # The optimiser sees only what the output depends on: elsewhere its bounds would be about nothing.
+    reached = set(ancestors(plan, plan.output))
     for node, target in plan.sources.items():
+        if node not in reached:
+            continue
         low, high = (end.reshape(end.shape[0], -1) for end in base.intervals[node])
         xp = array_namespace(low)
         open_ = undecided(low, high, target.kinks)
