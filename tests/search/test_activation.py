@@ -402,6 +402,23 @@ def test_the_pool_gives_the_lowest_bounds_of_the_last_block_first():
     assert len(pool) == 0
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_nodes_that_lead_nowhere_close_nothing(seed):
+    rng = np.random.default_rng(seed)
+    nodes = [node("x", "Input", (), (3,))]
+    for source, op in ((0, "a"), (2, "b"), (0, "c"), (6, "d")):
+        fan_in = 3 if source == 0 else 6
+        nodes += [linear(rng, op, source, fan_in, 6), node(f"{op}r", "Relu", (len(nodes),), (6,))]
+    nodes.append(linear(rng, "y", 8, 6, 2))
+    graph = Graph(tuple(nodes), (0,), (9,))
+    points = samples(np.full((1, 3), -0.8), np.full((1, 3), 0.8), 2000, seed)[:, 0]
+    rows = rng.normal(size=(2, 2))
+    least = (outputs(graph, points) @ rows.T).max(axis=1).min()
+    problem = problem_of(graph, (np.full(3, -0.8), np.full(3, 0.8), [(rows, np.full(2, least + 1e-3))]))
+    search, _ = decide(problem)
+    assert not search.closed
+
+
 # --- known crashes ---------------------------------------------------------------------------------------------------
 
 
