@@ -83,6 +83,7 @@ class _Log:
     counters: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     best_bound: float | None = None
+    details: dict[str, Any] = field(default_factory=dict)
 
     def count(self, name: str, amount: int) -> None:
         self.counters[name] = self.counters.get(name, 0) + amount
@@ -216,6 +217,7 @@ def _result(
         method or options.method,
         device,
         tuple(log.warnings),
+        log.details,
     )
 
 
@@ -389,6 +391,10 @@ class _Run:
         for name, amount in (("domains", report.visited), ("splits", report.splits), ("halvings", report.halvings)):
             self.log.count(name, amount)
         self.log.count("kernel milliseconds", round(1000 * report.kernel_seconds))
+        spent = sum(phase.seconds for phase in self.log.phases if phase.name == "activation split") * search.workers
+        if report.visited and spent > 0:
+            share = self.log.counters["kernel milliseconds"] / 1000 / spent
+            self.log.details["share outside kernels"] = round(max(0.0, 1.0 - share), 3)
         self.log.counters["linear programmes"] = search.programmes
         if report.exhausted:
             search.lost += 1

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 EXIT_STATUS = {"unsat": 0, "sat": 10, "unknown": 20, "timed-out": 30}
 """The process's status with `--exit-status`, by verdict."""
 
-METHODS = ("auto", "attack", "bounds", "input-split")
+METHODS = ("auto", "attack", "bounds", "input-split", "activation-split", "milp")
 
 
 @click.command()

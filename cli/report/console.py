@@ -38,7 +38,17 @@ def story(result: dict[str, Any]) -> str:
     if result["best_bound"] is not None:
         lines.append(f"  best bound {result['best_bound']}")
     for phase in result["phases"]:
-        domains = f", {phase['domains']} domains" if phase["domains"] else ""
-        lines.append(f"  {phase['name']}: {phase['seconds']:.2f} s{domains}")
+        lines.append(f"  {phase['name']}: {phase['seconds']:.2f} s{_pace(phase)}")
+    share = result["details"].get("share outside kernels")
+    if share is not None:
+        lines.append(f"  outside the bound kernels: {100 * share:.0f} % of the threads' time in activation splits")
     lines.extend(f"  warning: {warning}" for warning in result["warnings"])
     return "\n".join(lines)
+
+
+def _pace(phase: dict[str, Any]) -> str:
+    """How many domains a phase visited, and how many a second where that says something."""
+    if not phase["domains"]:
+        return ""
+    rate = f" ({phase['domains'] / phase['seconds']:.0f} a second)" if phase["seconds"] >= 0.1 else ""
+    return f", {phase['domains']} domains{rate}"

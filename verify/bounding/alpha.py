@@ -23,7 +23,7 @@ import numpy as np
 
 from ..arrays import array_namespace, options_like
 from ..ops import rule
-from ..ops.arrays import as_like, zeros_like_shape
+from ..ops.arrays import as_like, bound_by_constants, zeros_like_shape
 from .families import Family, Side, make_family
 from .interval import rounding
 
@@ -93,6 +93,17 @@ class Parameters:
     betas: dict[int, Array] = field(default_factory=dict)
     mixture: Array | None = None
     side: Array | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of rows (of a mixture's parameters)."""
+        return 0 if self.mixture is None else int(self.mixture.shape[0])
+
+    def copy(self) -> Parameters:
+        """The same values in arrays of their own."""
+        lines = {node: (_copy(below), _copy(above)) for node, (below, above) in self.lines.items()}
+        betas = {node: beta + 0 for node, beta in self.betas.items()}
+        return Parameters(lines, betas, _copy(self.mixture), _copy(self.side))
 
     def rows(self, index: Array, kept: Mapping[int, Array]) -> Parameters:
         """The parameters of the rows at `index`; `kept` says which multipliers of each node are theirs."""
@@ -189,9 +200,9 @@ class Ascent:
         self._average: dict[int, tuple[list[Array], Array]] = {}
         self._seen = 0
         self.seconds = 0.0
-        self.last: Array | None = None
-        self.best: Array | None = None
-        self.best_parameters = Parameters()
+        self.last: Array = zeros_like_shape((self.count,), like)
+        self.best: Array = self.last - float("inf")
+        self.best_parameters: Parameters | None = None
 
     def _initial(self, given: Parameters | None) -> Parameters:
         xp = array_namespace(self.like)
@@ -201,6 +212,8 @@ class Ascent:
             pair = []
             for known, start in zip(own.lines.get(node, (None, None)), family.start, strict=True):
                 # A line that is not free on these bounds has no weight, even if it has been free on wider ones.
+                if known is not None and family.through_origin:
+                    known = xp.where(family.free > 0, known, start)
                 if start is not None and known is None:
                     known = xp.broadcast_to(start, (self.count, start.shape[1])) + 0
                 pair.append(None if start is None else known)
@@ -265,11 +278,9 @@ class Ascent:
         # An overflow must not look like a proof: neither NaN nor an infinity is ever a bound.
         bound = xp.where(xp.isfinite(bound), bound, -xp.inf)
         self.last = bound
-        if self.best is None:
+        if self.best_parameters is None:
             self.best = bound + 0
-            lines = {node: (_copy(below), _copy(above)) for node, (below, above) in own.lines.items()}
-            betas = {node: beta + 0 for node, beta in own.betas.items()}
-            self.best_parameters = Parameters(lines, betas, _copy(own.mixture), _copy(own.side))
+            self.best_parameters = own.copy()
             return
         better = bound > self.best
         if not bool(better.any()):
@@ -344,7 +355,9 @@ class Ascent:
         if family is None:
             intervals = [self.base.intervals[source] for source in node.inputs]
             if operator.backward is None:
-                raise ValueError(f"{node.op} has no backward bounds")
+                constant = bound_by_constants(a.reshape(self.count, 1, *node.shape), self.base.intervals[position])
+                zeros = tuple(zeros_like_shape((self.count, *shape), a) for shape in node.input_shapes)
+                return zeros, constant[:, 0]
             pieces, constant = operator.backward(node, intervals, a.reshape(self.count, 1, *node.shape))
             return tuple(piece[:, 0] for piece in pieces), constant[:, 0]
         flat = a.reshape(self.count, -1)

@@ -28,8 +28,9 @@ ITERATIONS = 4
 
 
 @np.errstate(all="ignore")
-def tighten(base: Base, rows: int, deadline: Deadline = NEVER) -> Base:
-    """The base with optimised bounds of its undecided entries; at most `rows` rows are bounded at once.
+def tighten(base: Base, rows: int, deadline: Deadline = NEVER, iterations: int = ITERATIONS) -> Base:
+    """The base with optimised bounds of its undecided entries, `iterations` gradient steps each; at most `rows` rows
+    are bounded at once.
 
     Stops quietly when the deadline passes: what is done so far is kept.
     """
@@ -58,7 +59,7 @@ def tighten(base: Base, rows: int, deadline: Deadline = NEVER) -> Base:
             if deadline.passed:
                 break
             b, e = box[first : first + step], entry[first : first + step]
-            below, above = _optimised(Base(plan, base.lower, base.upper, intervals), index, b, e)
+            below, above = _optimised(Base(plan, base.lower, base.upper, intervals), index, (b, e), iterations)
             low[b, e] = xp.maximum(low[b, e], below)
             high[b, e] = xp.minimum(high[b, e], above)
         shape = (low.shape[0], *node.shape)
@@ -69,16 +70,17 @@ def tighten(base: Base, rows: int, deadline: Deadline = NEVER) -> Base:
 _CHEAP = frozenset({"Reshape", "Transpose", "Take", "Scale", "Concat"})
 
 
-def _optimised(base: Base, target: int, box: Array, entry: Array) -> tuple[Array, Array]:
+def _optimised(base: Base, target: int, pairs: tuple[Array, Array], iterations: int) -> tuple[Array, Array]:
     """Lower and upper bounds ``[P]`` of (box, entry) pairs of a node."""
     xp = array_namespace(base.lower)
+    box, entry = pairs
     node, seeds, constants = entry_rows(base.plan, base.lower, target, entry)
     both = xp.concat([box, box])
     low, high = (end.reshape(end.shape[0], -1)[box, entry] for end in base.intervals[target])
     width = xp.concat([high - low, high - low])
     ascent = Ascent(base.rows(both), node, xp.concat([seeds, -seeds]), xp.concat([constants, -constants]))
     ascent.evaluate()
-    for step in range(ITERATIONS):
+    for step in range(iterations):
         ascent.improve(0.2 * 0.7**step * width, 0.3)
         ascent.evaluate()
     return ascent.best[: box.shape[0]], -ascent.best[box.shape[0] :]

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..arrays import array_namespace
-from ..bounding.alpha import Ascent, Base, Parameters, gain_to_zero
+from ..arrays import array_namespace, options_like
+from ..bounding.alpha import PLAIN_STEPS, Ascent, Base, Parameters, gain_to_zero
+from ..bounding.alpha_crown import shrunk
 from ..bounding.crown import relax, row_bounds
 from ..bounding.intermediate import tighten
-from ..bounding.plan import make_plan
-from ..bounding.shrink import shrink
 from .activation_split import mixture_of
 from .branches import BranchPool, Layout, make_layout, start_weights
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from ..graph import Array
     from ..rows import Rows
 
-FIRST_STEPS, LAST_STEPS = 6, 20
+FIRST_STEPS, LAST_STEPS = 6, 30
 """Gradient steps on the final rows before and after intermediate bounds are optimised."""
 
 
@@ -61,7 +60,7 @@ def open_root(
     group, clause = xp.nonzero(open_)
     if group.shape[0] == 0:
         return Root(None, pool, float(xp.min(xp.where(rows.clauses, strongest, xp.inf))))
-    base = _shrunk(Base(plan, lower, upper, dict(enumerate(state.intervals))))
+    base = shrunk(Base(plan, lower, upper, dict(enumerate(state.intervals))))
     plan = base.plan
     at_once = memory.rows(12 * lower.dtype.itemsize * sum(node.size for node in plan.graph.nodes), 2048)
     group, clause, parameters, best = _ascend(base, rows, group, clause, None, FIRST_STEPS, at_once, deadline)
@@ -74,14 +73,6 @@ def open_root(
     domains = layout.root(group, clause, parameters.mixture, start_weights(layout, parameters))
     pool.push(replace(domains, bound=best))
     return Root(layout, pool, float(best.min()))
-
-
-def _shrunk(base: Base) -> Base:
-    """The base on the graph without neurons that are inactive on all boxes."""
-    graph, intervals = shrink(base.plan.graph, [base.intervals[index] for index in range(len(base.intervals))])
-    if graph is base.plan.graph:
-        return base
-    return Base(make_plan(graph), base.lower, base.upper, dict(enumerate(intervals)))
 
 
 def _ascend(
@@ -115,7 +106,7 @@ def _ascend(
             if 2 * remaining.shape[0] < ascent.count:
                 ascent.keep(remaining)
                 own, which = own[remaining], which[remaining]
-            ascent.improve(*gain_to_zero(ascent.last, step))
+            ascent.improve(*_gain(ascent, step))
             ascent.evaluate()
         remaining = xp.nonzero(~(ascent.best > 0))[0]
         ascent.keep(remaining)
@@ -123,15 +114,29 @@ def _ascend(
         clauses.append(which[remaining])
         kept.append(ascent.best_parameters)
         bounds.append(ascent.best)
-    joined = Parameters(
-        {
-            node: tuple(  # type: ignore[misc]
-                None if kept[0].lines[node][side] is None else xp.concat([part.lines[node][side] for part in kept])
-                for side in (0, 1)
-            )
-            for node in kept[0].lines
-        },
-        {},
-        xp.concat([part.mixture for part in kept]),
-    )
+    lines = {node: (_joined(kept, node, 0), _joined(kept, node, 1)) for node in kept[0].lines}
+    joined = Parameters(lines, {}, xp.concat([part.mixture for part in kept]))
     return xp.concat(groups), xp.concat(clauses), joined, xp.concat(bounds)
+
+
+def _gain(ascent: Ascent, step: int) -> tuple[Array, float]:
+    """First steps as long as the way to zero asks; then shorter and shorter ones, since what is open here can mostly
+    not be closed without splits, and steps towards a value out of reach overshoot."""
+    if step < PLAIN_STEPS:
+        return gain_to_zero(ascent.last, step)
+    return 0.3 * 0.95 ** (step - PLAIN_STEPS) * abs(ascent.best), 0.5
+
+
+def _joined(parts: list[Parameters], node: int, side: int) -> Array | None:
+    """The weights of all parts' lines; a part in which a line is not free takes no notice of its weight."""
+    known = [part.lines[node][side] for part in parts]
+    some = next((x for x in known if x is not None), None)
+    if some is None:
+        return None
+    xp = array_namespace(some)
+    return xp.concat(
+        [
+            xp.full((part.count, some.shape[1]), 0.5, dtype=some.dtype, **options_like(some)) if x is None else x
+            for part, x in zip(parts, known, strict=True)
+        ]
+    )

@@ -148,10 +148,11 @@ class Layout:
     def stored(self, domains: Branches, parameters: Parameters) -> Branches:
         """The domains with the optimiser's parameters put back."""
         xp = array_namespace(domains.low)
-        weights = [
-            parameters.lines[block.node][block.side][:, block.entries]  # type: ignore[index]
-            for block in self.weights
-        ]
+        weights = []
+        for block in self.weights:
+            known = parameters.lines[block.node][block.side]
+            # A line that is free at the root may be free in no domain of the batch.
+            weights.append(domains.weights[:, block.start : block.stop] if known is None else known[:, block.entries])
         beta = domains.beta + 0
         for block in self.slots:
             row, place = xp.nonzero((domains.slot >= block.start) & (domains.slot < block.stop))
@@ -172,7 +173,7 @@ class Branches:
     base, clause  integers ``[N]``;  bound ``[N]``: proven lower bound of the clause's margin.
     low, high     bounds ``[N, slots]``;  weights ``[N, weights]``;  mixture ``[N, S]`` weights of the clause's rows.
     slot          integers ``[N, D]``: the splits (-1 for none), with sign, point and multiplier beta ``[N, D]``.
-    next          integers ``[N, L]``: the slots to split next, best first (-1 for none).
+    next          integers ``[N, 1]``: the slot to split next (-1 for none).
     """
 
     base: Array
@@ -373,10 +374,13 @@ def _derived(plan: Plan, slotted: set[int]) -> tuple[int, ...]:
 def start_weights(layout: Layout, parameters: Parameters) -> Array:
     """The optimiser's weights as stored columns ``[R, weights]``."""
     xp = array_namespace(layout.base.lower)
-    count = next(x.shape[0] for pair in parameters.lines.values() for x in pair if x is not None)
-    columns = [xp.zeros((count, 0), dtype=layout.base.lower.dtype, **options_like(layout.base.lower))]
-    columns += [
-        parameters.lines[block.node][block.side][:, block.entries]  # type: ignore[index]
-        for block in layout.weights
-    ]
+    options = options_like(layout.base.lower)
+    columns = [xp.zeros((parameters.count, 0), dtype=layout.base.lower.dtype, **options)]
+    for block in layout.weights:
+        known = parameters.lines[block.node][block.side]
+        if known is None:
+            size = int(block.entries.shape[0])
+            columns.append(xp.full((parameters.count, size), 0.5, dtype=layout.base.lower.dtype, **options))
+        else:
+            columns.append(known[:, block.entries])
     return xp.concat(columns, axis=1)

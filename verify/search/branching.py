@@ -16,6 +16,7 @@ import numpy as np
 from ..arrays import array_namespace, options_like
 from ..bounding.alpha import Ascent, Mixture
 from ..ops import rule
+from ..ops.arrays import zeros_like_shape
 from .branches import Branches, Layout, split, undecided
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ def split_points(layout: Layout, domains: Branches, slots: Array) -> Array:
     """The points ``[N]`` at which the given slots ``[N]`` are split: the kink nearest to the middle, else the
     middle."""
     xp = array_namespace(domains.low)
+    if domains.low.shape[1] == 0:
+        return zeros_like_shape((len(domains),), domains.low)
     row = xp.arange(slots.shape[0], **options_like(domains.low))
     slots = xp.clip(slots, 0, None)
     low, high = domains.low[row, slots], domains.high[row, slots]
