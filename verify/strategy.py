@@ -44,6 +44,12 @@ SPLIT_INPUTS_AT_MOST = 64
 SPLIT_INPUTS_ALONE = 8
 """Uncertain inputs up to which splitting the input box alone is best."""
 
+PROGRAMME_AFTER = 4.0
+"""Seconds of search after which a small problem is handed to mixed-integer programming, for half of what is left."""
+
+PROGRAMME_AT_MOST = 1000
+"""Undecided entries up to which that is tried."""
+
 GROUPS_AT_MOST = 64
 """Boxes of a query up to which activations are split."""
 
@@ -87,6 +93,10 @@ class _Log:
 
     def count(self, name: str, amount: int) -> None:
         self.counters[name] = self.counters.get(name, 0) + amount
+
+    def seconds(self, name: str) -> float:
+        """Time booked so far on phases whose name contains `name`."""
+        return sum(phase.seconds for phase in self.phases if name in phase.name)
 
     def phase(self, name: str, started: float, domains: int = 0) -> None:
         """Book the time since `started` on a phase (several stretches of one phase add up)."""
@@ -268,7 +278,7 @@ class _Run:
             return self._attack_until_deadline()
         if self.options.method == "milp":
             self.method = "milp"
-            return self._milp()
+            return self._milp(self.deadline)
         searches = self._searches()
         self.method = "+".join([*used, *(searches or ["bounds"])])
         return self._search(searches)
@@ -355,28 +365,45 @@ class _Run:
         """
         inputs = _InputSearch(self, one_pass=not searches) if searches != ["activation-split"] else None
         activations = self._activations() if "activation-split" in searches else None
+        turns: list[_InputSearch | ActivationSearch] = [turn for turn in (inputs, activations) if turn is not None]
         stretch = 0.3
         attacking = self.options.attack and self.options.method == "auto"
         while True:
-            for turn in (inputs, activations):
-                if turn is None or self.deadline.passed:
-                    continue
-                alone = not attacking and (inputs is None or activations is None)
+            for turn in turns:
+                if self.deadline.passed:
+                    break
+                alone = not attacking and len(turns) == 1
                 until = self.deadline if alone else self.deadline.sooner(stretch)
-                witness = self._activation_turn(turn, until) if turn is activations else turn.run(until)
+                if isinstance(turn, ActivationSearch):
+                    witness = self._activation_turn(turn, until)
+                else:
+                    witness = turn.run(until)
                 if witness is not None:
                     return Verdict.SAT, witness
                 if turn.closed:
                     return Verdict.UNSAT, None
             if self.deadline.passed:
                 return Verdict.TIMEOUT, None
-            if all(turn is None or turn.finished for turn in (inputs, activations)):
+            if all(turn.finished for turn in turns):
                 break
+            if self._small(activations) and self.log.seconds("split") > PROGRAMME_AFTER:
+                verdict, witness = self._milp(self.deadline.sooner(0.5 * self.deadline.remaining))
+                if verdict in (Verdict.SAT, Verdict.UNSAT):
+                    self.method += "+milp"
+                    return verdict, witness
             witness = self._attack_between(0.25 * stretch, activations) if attacking else None
             if witness is not None:
                 return Verdict.SAT, witness
             stretch *= 2
         return self._undecided(inputs, attacking)
+
+    def _small(self, activations: ActivationSearch | None) -> bool:
+        """Whether mixed-integer programming is worth a try, once."""
+        if self.options.method != "auto" or activations is None or activations.root is None:
+            return False
+        layout = activations.root.layout
+        tried = any(phase.name == "milp" for phase in self.log.phases)
+        return not tried and layout is not None and layout.width <= PROGRAMME_AT_MOST
 
     def _activations(self) -> ActivationSearch:
         setting = self.setting
@@ -391,7 +418,7 @@ class _Run:
         for name, amount in (("domains", report.visited), ("splits", report.splits), ("halvings", report.halvings)):
             self.log.count(name, amount)
         self.log.count("kernel milliseconds", round(1000 * report.kernel_seconds))
-        spent = sum(phase.seconds for phase in self.log.phases if phase.name == "activation split") * search.workers
+        spent = self.log.seconds("activation split") * search.workers
         if report.visited and spent > 0:
             share = self.log.counters["kernel milliseconds"] / 1000 / spent
             self.log.details["share outside kernels"] = round(max(0.0, 1.0 - share), 3)
@@ -425,17 +452,18 @@ class _Run:
             return Verdict.SAT, witness
         return (Verdict.TIMEOUT if self.deadline.passed else Verdict.UNKNOWN), None
 
-    def _milp(self) -> tuple[Verdict, Witness | None]:
+    def _milp(self, deadline: Deadline) -> tuple[Verdict, Witness | None]:
         """Mixed-integer programming in a child process."""
         from .programs.milp import solve_by_milp
 
         started = time.monotonic()
-        report = solve_by_milp(self.problem, self.deadline, self._check, memory=self.memory)
+        report = solve_by_milp(self.problem, deadline, self._check, memory=self.memory)
         self.log.phase("milp", started, report.nodes)
         self.log.warnings += report.warnings
-        if report.reason:
-            self.log.warnings.append(report.reason)
-        self.log.best_bound = report.bound
+        if self.options.method == "milp":
+            self.log.best_bound = report.bound
+            if report.reason:
+                self.log.warnings.append(report.reason)
         verdicts = {"sat": Verdict.SAT, "unsat": Verdict.UNSAT, "timeout": Verdict.TIMEOUT}
         return verdicts.get(report.status, Verdict.UNKNOWN), report.witness
 

@@ -37,8 +37,7 @@ def story(result: dict[str, Any]) -> str:
     lines = [f"{result['verdict']}: {result['sentence']} ({result['seconds']:.2f} s, {result['device']})"]
     if result["best_bound"] is not None:
         lines.append(f"  best bound {result['best_bound']}")
-    for phase in result["phases"]:
-        lines.append(f"  {phase['name']}: {phase['seconds']:.2f} s{_pace(phase)}")
+    lines.extend(f"  {phase['name']}: {phase['seconds']:.2f} s{_pace(phase)}" for phase in result["phases"])
     share = result["details"].get("share outside kernels")
     if share is not None:
         lines.append(f"  outside the bound kernels: {100 * share:.0f} % of the threads' time in activation splits")

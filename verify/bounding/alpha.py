@@ -89,10 +89,10 @@ class Parameters:
     """Weights of lines ``[R, n]`` by node (lower and upper, None where not free), multipliers ``[K]`` by split node,
     mixture weights ``[R, S]``, multipliers ``[R]`` of the side constraint of an `Objective`."""
 
-    lines: dict[int, tuple[Array | None, Array | None]] = field(default_factory=dict)
+    lines: dict[int, tuple[Array, Array]] = field(default_factory=dict)
     betas: dict[int, Array] = field(default_factory=dict)
-    mixture: Array | None = None
-    side: Array | None = None
+    mixture: Array = None
+    side: Array = None
 
     @property
     def count(self) -> int:
@@ -108,7 +108,7 @@ class Parameters:
     def rows(self, index: Array, kept: Mapping[int, Array]) -> Parameters:
         """The parameters of the rows at `index`; `kept` says which multipliers of each node are theirs."""
 
-        def cut(x: Array | None) -> Array | None:
+        def cut(x: Array) -> Array:
             return None if x is None else x[index]
 
         return Parameters(
@@ -196,18 +196,26 @@ class Ascent:
         self.moments: dict[tuple[int, int], Array] = {}
         self.steps = 0
         self._chosen: dict[int, Array] = {}
-        self._corner: Array | None = None
+        self._corner: Array = None
         self._average: dict[int, tuple[list[Array], Array]] = {}
         self._seen = 0
         self.seconds = 0.0
         self.last: Array = zeros_like_shape((self.count,), like)
         self.best: Array = self.last - float("inf")
-        self.best_parameters: Parameters | None = None
+        self.best_parameters = Parameters()
+        self._evaluated = False
+
+    @property
+    def _mixed(self) -> Mixture:
+        """The clauses that are mixed; ValueError for an ascent of plain rows."""
+        if self.mixture is None:
+            raise ValueError("the ascent has no mixture")
+        return self.mixture
 
     def _initial(self, given: Parameters | None) -> Parameters:
         xp = array_namespace(self.like)
         own = given or Parameters()
-        lines: dict[int, tuple[Array | None, Array | None]] = {}
+        lines: dict[int, tuple[Array, Array]] = {}
         for node, family in self.families.items():
             pair = []
             for known, start in zip(own.lines.get(node, (None, None)), family.start, strict=True):
@@ -224,7 +232,7 @@ class Ascent:
         }
         weights = own.mixture
         if self.mixture is not None and weights is None:
-            present = xp.astype(xp.isfinite(self.mixture.offsets), self.like.dtype)
+            present = xp.astype(xp.isfinite(self._mixed.offsets), self.like.dtype)
             weights = present / xp.sum(present, axis=1, keepdims=True)
         side = own.side
         if self.objective is not None and side is None:
@@ -278,7 +286,8 @@ class Ascent:
         # An overflow must not look like a proof: neither NaN nor an infinity is ever a bound.
         bound = xp.where(xp.isfinite(bound), bound, -xp.inf)
         self.last = bound
-        if self.best_parameters is None:
+        if not self._evaluated:
+            self._evaluated = True
             self.best = bound + 0
             self.best_parameters = own.copy()
             return
@@ -307,8 +316,8 @@ class Ascent:
                 constants = zeros_like_shape((self.count,), self.like)
             return self.seeds, constants, abs(constants)
         weights = self.parameters.mixture
-        rows = (weights[:, None, :] @ self.mixture.rows)[:, 0]
-        offsets = xp.where(weights > 0, self.mixture.offsets, 0.0)
+        rows = (weights[:, None, :] @ self._mixed.rows)[:, 0]
+        offsets = xp.where(weights > 0, self._mixed.offsets, 0.0)
         shape = self.base.plan.graph.nodes[self.start].shape
         constants = -xp.sum(weights * offsets, axis=1)
         size = abs(constants)
@@ -327,9 +336,9 @@ class Ascent:
         xp = array_namespace(self.like)
         known = self.base.intervals.get(self.start)
         if known is None:
-            return xp.zeros_like(self.mixture.offsets)
+            return xp.zeros_like(self._mixed.offsets)
         largest = xp.maximum(*(abs(end.reshape(end.shape[0], -1, 1)) for end in known))
-        return (abs(self.mixture.rows) @ xp.where(xp.isfinite(largest), largest, 0.0))[:, :, 0]
+        return (abs(self._mixed.rows) @ xp.where(xp.isfinite(largest), largest, 0.0))[:, :, 0]
 
     def _bind(self, position: int, a: Array) -> tuple[Array, Array]:
         """Subtract multiplier times constraint: for all beta >= 0, min f >= min (f - beta s (z - point)) where the
@@ -419,7 +428,7 @@ class Ascent:
         self.families = {node: family.rows(index) for node, family in self.families.items()}
         self.seeds, self.constants = cut(self.seeds), cut(self.constants)
         if self.mixture is not None:
-            self.mixture = Mixture(self.mixture.rows[index], self.mixture.offsets[index])
+            self.mixture = Mixture(self._mixed.rows[index], self._mixed.offsets[index])
         self.best, self.last = cut(self.best), cut(self.last)
         kept_of = {}
         for node, split in self.splits.items():
@@ -574,7 +583,7 @@ class Ascent:
                 self.parameters.lines[position] = (pair[0], pair[1])
         if self.objective is not None:
             self.parameters.side = xp.clip(side + length * sideways, 0.0, None)
-        elif self.mixture is not None and self.mixture.rows.shape[1] > 1:
+        elif self.mixture is not None and self._mixed.rows.shape[1] > 1:
             self._mix(values)
 
     def _gradients(self, values: Mapping[int, Array]) -> dict[tuple[int, int], Array]:
@@ -607,16 +616,14 @@ class Ascent:
         """The side constraint's mixed rows ``[R]`` at the minimisers."""
         xp = array_namespace(self.like)
         output = values[self.start].reshape(self.count, -1, 1)
-        margins = (self.mixture.rows @ output)[:, :, 0] - xp.where(
-            self.parameters.mixture > 0, self.mixture.offsets, 0.0
-        )
+        margins = (self._mixed.rows @ output)[:, :, 0] - xp.where(self.parameters.mixture > 0, self._mixed.offsets, 0.0)
         return xp.sum(self.parameters.mixture * margins, axis=1)
 
     def _mix(self, values: Mapping[int, Array]) -> None:
         """An exponentiated-gradient step on the weights of a clause's rows."""
         xp = array_namespace(self.like)
         output = values[self.start].reshape(self.count, -1, 1)
-        margins = (self.mixture.rows @ output)[:, :, 0] - self.mixture.offsets
+        margins = (self._mixed.rows @ output)[:, :, 0] - self._mixed.offsets
         finite = xp.where(xp.isfinite(margins), margins, 0.0)
         largest = xp.max(abs(finite), axis=1, keepdims=True)
         exponent = 0.9**self.steps * margins / xp.where(largest > 0, largest, 1.0)
@@ -661,7 +668,7 @@ def _at(start: Array | None, change: Array | None, weight: Array | None) -> Arra
     return weight * change if start is None else start + weight * change
 
 
-def _copy(x: Array | None) -> Array | None:
+def _copy(x: Array) -> Array:
     return None if x is None else x + 0
 
 

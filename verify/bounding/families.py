@@ -30,9 +30,9 @@ class Side:
     """
 
     slopes: tuple[Array, ...]
-    intercept: Array | None
+    intercept: Array
     changes: tuple[Array, ...] | None = None
-    intercept_change: Array | None = None
+    intercept_change: Array = None
 
     def rows(self, index: Array) -> Side:
         """The side for the batch entries in `index`."""
@@ -62,8 +62,8 @@ class Family:
     lower: Side
     upper: Side
     through_origin: bool
-    free: Array | None
-    start: tuple[Array | None, Array | None]
+    free: Array
+    start: tuple[Array, Array]
 
     def rows(self, index: Array) -> Family:
         """The family for the batch entries in `index`."""

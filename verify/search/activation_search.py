@@ -144,7 +144,7 @@ class ActivationSearch:
                     continue
                 self.programmes += 1
                 try:
-                    leaf = leaf_bound(graph, *_programme(layout, self.rows, domain), deadline)
+                    leaf = leaf_bound(graph, **_programme(layout, self.rows, domain), deadline=deadline)
                 except NotEncodable:
                     self.lost += 1
                     continue
@@ -163,7 +163,7 @@ class ActivationSearch:
         return None
 
 
-def _programme(layout: Layout, rows: Rows, domain: Branches) -> tuple[Any, ...]:
+def _programme(layout: Layout, rows: Rows, domain: Branches) -> dict[str, Any]:
     """The arguments of `leaf_bound` for one domain: box, bounds of all nodes, rows, offsets and phases, in float64."""
 
     def flat(x: Array) -> np.ndarray:
@@ -190,14 +190,14 @@ def _programme(layout: Layout, rows: Rows, domain: Branches) -> tuple[Any, ...]:
                     if node.inputs == (block.node,) and node.op in _PHASED:
                         known = phases.setdefault(reader, np.zeros(node.size, dtype=np.int64))
                         known[entries[int(slot) - block.start]] = int(sign)
-    return (
-        flat(base.lower),
-        flat(base.upper),
-        intervals,
-        matrix,
-        offsets,
-        phases,
-    )
+    return {
+        "lower": flat(base.lower),
+        "upper": flat(base.upper),
+        "intervals": intervals,
+        "rows": matrix,
+        "offsets": offsets,
+        "phases": phases,
+    }
 
 
 _PHASED = frozenset({"Relu", "LeakyRelu", "Abs"})

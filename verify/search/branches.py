@@ -124,9 +124,11 @@ class Layout:
         """The stored parameters in the optimiser's form, and the split constraints by node."""
         xp = array_namespace(domains.low)
         count = len(domains)
-        lines: dict[int, tuple[Array | None, Array | None]] = {}
+        lines: dict[int, tuple[Array, Array]] = {}
         for node, family in families.items():
-            pair = [None if x is None else xp.broadcast_to(x, (count, x.shape[1])) + 0 for x in family.start]
+            pair: list[Array] = [
+                None if x is None else xp.broadcast_to(x, (count, x.shape[1])) + 0 for x in family.start
+            ]
             for block in self.weights:
                 if block.node == node and pair[block.side] is not None:
                     known = domains.weights[:, block.start : block.stop]
