@@ -50,6 +50,9 @@ PROGRAMME_AFTER = 4.0
 PROGRAMME_AT_MOST = 1000
 """Undecided entries up to which that is tried."""
 
+PROGRAMME_INPUTS = 128
+"""Uncertain inputs up to which that is tried (images only lose time: CIFAR base_kw, image 876, 47 s for nothing)."""
+
 GROUPS_AT_MOST = 64
 """Boxes of a query up to which activations are split."""
 
@@ -402,6 +405,8 @@ class _Run:
         if self.options.method != "auto" or activations is None or activations.root is None:
             return False
         layout = activations.root.layout
+        if self.uncertain > PROGRAMME_INPUTS:
+            return False
         tried = any(phase.name == "milp" for phase in self.log.phases)
         return not tried and layout is not None and layout.width <= PROGRAMME_AT_MOST
 

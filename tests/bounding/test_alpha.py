@@ -178,7 +178,7 @@ def converted(scene, ascent, backend):
         all_of(own.side),
     )
     mixture, objective = ascent.mixture, ascent.objective
-    return Ascent(
+    other = Ascent(
         base,
         ascent.start,
         all_of(ascent.seeds),
@@ -186,8 +186,10 @@ def converted(scene, ascent, backend):
         mixture=None if mixture is None else Mixture(array(mixture.rows), array(mixture.offsets)),
         splits={node: Splits(*(array(x) for x in split)) for node, split in ascent.splits.items()},
         objective=None if objective is None else Objective(objective.node, *(array(x) for x in objective[1:])),
-        parameters=parameters,
     )
+    # As they are: an ascent that is given parameters fixes those of decided entries first.
+    other.parameters = parameters
+    return other
 
 
 @pytest.mark.parametrize("kind", ["relu", "leaky", "clip", "max", "Sigmoid", "Mul", "Sqrt"])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..arrays import array_namespace, options_like
-from ..bounding.alpha import PLAIN_STEPS, Ascent, Base, Parameters, gain_to_zero
+from ..bounding.alpha import Ascent, Base, Parameters, gain_to_zero
 from ..bounding.alpha_crown import shrunk
 from ..bounding.crown import relax, row_bounds
 from ..bounding.intermediate import tighten
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..graph import Array
     from ..rows import Rows
 
-FIRST_STEPS, LAST_STEPS = 6, 30
+FIRST_STEPS, LAST_STEPS = 6, 20
 """Gradient steps on the final rows before and after intermediate bounds are optimised."""
 
 
@@ -106,7 +106,7 @@ def _ascend(
             if 2 * remaining.shape[0] < ascent.count:
                 ascent.keep(remaining)
                 own, which = own[remaining], which[remaining]
-            ascent.improve(*_gain(ascent, step))
+            ascent.improve(*gain_to_zero(ascent.last, step))
             ascent.evaluate()
         remaining = xp.nonzero(~(ascent.best > 0))[0]
         ascent.keep(remaining)
@@ -117,14 +117,6 @@ def _ascend(
     lines = {node: (_joined(kept, node, 0), _joined(kept, node, 1)) for node in kept[0].lines}
     joined = Parameters(lines, {}, xp.concat([part.mixture for part in kept]))
     return xp.concat(groups), xp.concat(clauses), joined, xp.concat(bounds)
-
-
-def _gain(ascent: Ascent, step: int) -> tuple[Array, float]:
-    """First steps as long as the way to zero asks; then shorter and shorter ones, since what is open here can mostly
-    not be closed without splits, and steps towards a value out of reach overshoot."""
-    if step < PLAIN_STEPS:
-        return gain_to_zero(ascent.last, step)
-    return 0.3 * 0.95 ** (step - PLAIN_STEPS) * abs(ascent.best), 0.5
 
 
 def _joined(parts: list[Parameters], node: int, side: int) -> Array | None:

@@ -197,7 +197,7 @@ def _step(layout: Layout, rows: Rows, options: BranchOptions, deadline: Deadline
         score = xp.where(still_open(layout, survivors), score, 0.0)
     tried = candidates(score, max(1, options.tried))
     deadline.check()
-    if options.tried > 1 and len(survivors):
+    if options.tried > 1 and len(survivors) and layout.width:
         tried = filtered(layout, survivors, tried, mixture)
     survivors = replace(survivors, next=tried[:, :1])
     splittable = tried[:, 0] >= 0
