@@ -23,6 +23,7 @@ prepare_process()
 
 import numpy as np
 from boundsmith.verify.arrays import Backend
+from boundsmith.verify.bounding.alpha_crown import alpha_crown
 from boundsmith.verify.bounding.crown import relax, row_bounds
 from boundsmith.verify.bounding.interval import interval_bounds
 from boundsmith.verify.bounding.plan import make_plan
@@ -36,6 +37,7 @@ FILES = {
     "oval_base_kw": "oval21/onnx/cifar_base_kw.onnx",
     "sri_resnet_3b2": "sri_resnet_a/onnx/resnet_3b2_bn_mixup_adv_4.0_bs128_lr-1.onnx",
 }
+METHODS = {"IBP": "IBP", "CROWN-IBP": "CROWN-IBP", "CROWN": "CROWN", "alpha-CROWN-20": "alpha-20"}
 CHUNK = {"acasxu_1_1": 512, "mnist_256x4": 8, "oval_base_kw": 4, "sri_resnet_3b2": 1}
 
 
@@ -45,6 +47,8 @@ def lower_bounds(plan, lower, upper, rows, method, workers=None):
         low, high = interval_bounds(plan.graph, lower, upper)[plan.output]
         positive, negative = np.maximum(rows, 0), np.minimum(rows, 0)
         return low @ positive.T + high @ negative.T
+    if method == "alpha-20":
+        return alpha_crown(plan, lower, upper, rows, steps=20, workers=workers)
     state = relax(plan, lower, upper, refine=method == "CROWN", workers=workers)
     return row_bounds(state, rows[None], np.zeros((1, len(rows)), rows.dtype)).lower
 
@@ -85,7 +89,7 @@ def main() -> None:
         rows = data["C"].reshape(-1, plan.graph.nodes[plan.output].size).astype(np.float32)
         theirs = [r for r in recorded if Path(r["network"]).name == Path(file).name and r["conv_mode"] != "matrix"]
         for row in theirs:
-            method = {"IBP": "IBP", "CROWN-IBP": "CROWN-IBP", "CROWN": "CROWN"}.get(row["method"])
+            method = METHODS.get(row["method"])
             batch = int(row["batch"])
             if method is None or batch > len(low):
                 continue

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 BOUNDS_SCHEMA = "boundsmith.bounds/1"
 
-METHODS = ("crown", "crown-ibp", "ibp", "forward")
+METHODS = ("crown", "alpha-crown", "crown-ibp", "ibp", "forward")
 
 SHOWN = 10
 """Outputs that are printed for each box; the JSON report holds all."""

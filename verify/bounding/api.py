@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..loading.network import Network
     from ..ops.rule import Interval
 
-METHODS = ("ibp", "crown-ibp", "crown", "forward", "auto-lirpa")
+METHODS = ("ibp", "crown-ibp", "crown", "alpha-crown", "forward", "auto-lirpa")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ def bounds(network: Network | Graph, center: Any, radius: Any, method: str = "cr
     center   ``[B, *input shape]`` or any shape that flattens to ``[B, n]``, numpy array or torch tensor; a single
              point may leave out B.
     radius   a number, or an array that broadcasts to `center`.
-    method   ibp, crown-ibp, crown or forward.
+    method   ibp, crown-ibp, crown, alpha-crown (tightest, slowest; not differentiable) or forward.
 
     Returns two arrays ``[B, m]`` over the flat outputs. On torch tensors the bounds are differentiable by center,
     radius and, for a module loaded with ``live=True``, by its parameters. Raises `BoundsmithError` for sizes that do
@@ -96,8 +96,15 @@ def bounds_of(
     elif method == "forward":
         every = forward_bounds(plan, lower, upper)
     else:
-        state = relax(plan, lower, upper, refine=method == "crown", deadline=deadline, memory=memory)
+        state = relax(plan, lower, upper, refine=method != "crown-ibp", deadline=deadline, memory=memory)
         low, high = _output_rows(state, memory, deadline)
+        if method == "alpha-crown":
+            from .alpha_crown import alpha_crown
+
+            count = low.shape[1]
+            best = alpha_crown(plan, lower, upper, _both_sides(count, lower), deadline=deadline, memory=memory)
+            xp = array_namespace(low)
+            low, high = xp.maximum(low, best[:, :count]), xp.minimum(high, -best[:, count:])
         return OutputBounds(low, high, _unstable(plan, state.intervals))
     low, high = (end.reshape(end.shape[0], -1) for end in every[plan.output])
     return OutputBounds(low, high, _unstable(plan, every))
@@ -115,12 +122,17 @@ def _elements(x: Array) -> int:
     return size
 
 
+def _both_sides(count: int, like: Array) -> Array:
+    """Rows ``[2 m, m]`` that pick every output, then minus every output."""
+    unit = np.eye(count)
+    return array_namespace(like).asarray(np.concatenate([unit, -unit]), dtype=like.dtype, **options_like(like))
+
+
 def _output_rows(state: Relaxed, memory: MemoryBudget | None, deadline: Deadline) -> Interval:
     """Backward bounds of every output from both sides, intersected with the intervals."""
     xp = array_namespace(state.lower)
     count = state.plan.graph.nodes[state.plan.output].size
-    unit = np.eye(count)
-    rows = xp.asarray(np.concatenate([unit, -unit]), dtype=state.lower.dtype, **options_like(state.lower))
+    rows = _both_sides(count, state.lower)
     bound = row_bounds(state, rows[None], xp.zeros_like(rows[None, :, 0]), memory=memory, deadline=deadline).lower
     low, high = (end.reshape(end.shape[0], -1) for end in state.intervals[state.plan.output])
     return xp.maximum(bound[:, :count], low), xp.minimum(-bound[:, count:], high)
