@@ -429,7 +429,6 @@ class _Run:
             self.log.details["share outside kernels"] = round(max(0.0, 1.0 - share), 3)
         self.log.counters["linear programmes"] = search.programmes
         if report.exhausted:
-            search.lost += 1
             search.abandon()
         if np.isfinite(search.bound):
             self.log.best_bound = search.bound

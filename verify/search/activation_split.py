@@ -21,6 +21,7 @@ from ..budget import Deadline, TimeUp
 from ..loading.evaluate import output_vector
 from .branches import Branches, BranchPool, Layout, split
 from .branching import ascent_of, candidates, filtered, scores, split_points, still_open
+from .rounds import on_threads, pieces
 from .tightening import tighten
 
 if TYPE_CHECKING:
@@ -90,7 +91,9 @@ def search(
             taken = pool.pop(max(1, batch * options.workers // 2))
             try:
                 children = _children(layout, taken)
-                outcomes = _map(executor, partial(_step, layout, rows, options, deadline), _pieces(children, options))
+                outcomes = on_threads(
+                    executor, partial(_step, layout, rows, options, deadline), pieces(children, options.workers, 4)
+                )
             except out_of_memory_errors():
                 pool.push(taken)
                 if batch == 1:
@@ -127,23 +130,6 @@ def _children(layout: Layout, domains: Branches) -> Branches:
     stale (MNIST 256x2, property 10: 4,900 domains instead of 100).
     """
     return split(domains, 0, split_points(layout, domains, domains.next[:, 0]))
-
-
-def _pieces(domains: Branches, options: BranchOptions) -> list[Branches]:
-    """The batch in equal parts, one a worker; few domains stay together."""
-    count = len(domains)
-    if options.workers == 1 or count < 4 * options.workers:
-        return [domains]
-    size = -(-count // options.workers)
-    return [domains.pick(slice(start, min(start + size, count))) for start in range(0, count, size)]
-
-
-def _map(
-    executor: ThreadPoolExecutor | None, work: Callable[[Branches], _Outcome], pieces: list[Branches]
-) -> list[_Outcome]:
-    if executor is None or len(pieces) == 1:
-        return [work(piece) for piece in pieces]
-    return list(executor.map(work, pieces))
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,7 @@ from ..bounding.alpha import Base, Parameters, Splits, ancestors
 from ..bounding.interval import node_interval
 from ..ops import rule
 from ..ops.arrays import unit_roundoff
+from .rounds import take
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -275,11 +276,6 @@ class BranchPool:
         return sum(len(block) for block in self.blocks)
 
     @property
-    def nbytes(self) -> int:
-        """Bytes held."""
-        return sum(block.nbytes for block in self.blocks)
-
-    @property
     def bound(self) -> float:
         """The smallest bound of all open domains; infinite when there is none."""
         return min((float(block.bound.min()) for block in self.blocks), default=float("inf"))
@@ -292,16 +288,7 @@ class BranchPool:
 
     def pop(self, count: int) -> Branches:
         """Take up to `count` domains (at least one must be there)."""
-        taken: list[Branches] = []
-        missing = count
-        while missing and self.blocks:
-            block = self.blocks.pop()
-            if len(block) > missing:
-                self.blocks.append(block.pick(slice(0, len(block) - missing)))
-                block = block.pick(slice(len(block) - missing, len(block)))
-            taken.append(block)
-            missing -= len(block)
-        return join(taken)
+        return join(take(self.blocks, count))
 
 
 def undecided(low: Array, high: Array, kinks: tuple[float, ...] | None) -> Array:

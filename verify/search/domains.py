@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..arrays import array_namespace
+from .rounds import take
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,13 +97,4 @@ class Pool:
 
     def pop(self, count: int) -> Domains:
         """Take up to `count` of the newest domains (at least one must be there)."""
-        taken: list[Domains] = []
-        missing = count
-        while missing and self.blocks:
-            block = self.blocks.pop()
-            if len(block) > missing:
-                self.blocks.append(block.pick(slice(0, len(block) - missing)))
-                block = block.pick(slice(len(block) - missing, len(block)))
-            taken.append(block)
-            missing -= len(block)
-        return concatenate(taken)
+        return concatenate(take(self.blocks, count))

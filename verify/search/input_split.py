@@ -23,6 +23,7 @@ from ..graph import Array
 from ..loading.evaluate import output_vector
 from .clipping import clip
 from .domains import Domains, Pool, concatenate
+from .rounds import on_threads, pieces
 
 if TYPE_CHECKING:
     from ..bounding.plan import Plan
@@ -91,9 +92,9 @@ def search(
     try:
         while len(pool):
             taken = pool.pop(batch * options.workers)
-            pieces = _pieces(taken, options.workers)
+            parts = pieces(taken, options.workers, 16)
             try:
-                outcomes = _map(executor, partial(_step, plan, rows, options, deadline, memory), pieces)
+                outcomes = on_threads(executor, partial(_step, plan, rows, options, deadline, memory), parts)
             except out_of_memory_errors():
                 pool.push(taken)
                 if batch == 1:
@@ -140,23 +141,6 @@ def _collect(report: SplitReport, pool: Pool, outcomes: Sequence[_Outcome], chec
             if report.witness is not None:
                 return False
     return True
-
-
-def _map(
-    executor: ThreadPoolExecutor | None, work: Callable[[Domains], _Outcome], pieces: list[Domains]
-) -> list[_Outcome]:
-    if executor is None or len(pieces) == 1:
-        return [work(piece) for piece in pieces]
-    return list(executor.map(work, pieces))
-
-
-def _pieces(domains: Domains, workers: int) -> list[Domains]:
-    """The batch in equal parts, one a worker; small ones stay whole (a thread costs more than it brings)."""
-    count = len(domains)
-    if workers == 1 or count < 16 * workers:
-        return [domains]
-    size = -(-count // workers)
-    return [domains.pick(slice(start, min(start + size, count))) for start in range(0, count, size)]
 
 
 @dataclass(frozen=True, eq=False)
