@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from .api import verify
     from .bounding.api import bounds
     from .loading import Network, load
+    from .options import Options
     from .result import Result, Verdict, Witness
-    from .strategy import Options
 
 _HOMES = {
     "Network": ".loading",
-    "Options": ".strategy",
+    "Options": ".options",
     "Result": ".result",
     "Verdict": ".result",
     "Witness": ".result",

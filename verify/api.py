@@ -9,7 +9,8 @@ from ..specs.property import Property
 from ..specs.read import read_property
 from .budget import Deadline
 from .loading.network import Network
-from .strategy import Options, verify_property
+from .options import Options
+from .strategy import verify_property
 
 if TYPE_CHECKING:
     import os

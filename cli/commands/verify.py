@@ -113,7 +113,8 @@ class _Run:
         deadline = Deadline.after(timeout, self.start)
         grace = min(1.0, 0.02 * timeout)
         with Watchdog(deadline, grace, lambda: self._expire(report), status_in_time_out) as watchdog:
-            from ...verify.strategy import Options, verify_files
+            from ...verify.options import Options
+            from ...verify.strategy import verify_files
 
             result = verify_files(self.query, self.networks, Options(**self.settings), deadline)
             watchdog.claim()

@@ -11,8 +11,9 @@ from boundsmith.specs.property import Box
 from boundsmith.verify.api import verify
 from boundsmith.verify.budget import Deadline, MemoryBudget, TimeUp, process_start
 from boundsmith.verify.loading.network import load
+from boundsmith.verify.options import Options
 from boundsmith.verify.result import Verdict
-from boundsmith.verify.strategy import Options, verify_property
+from boundsmith.verify.strategy import verify_property
 
 from tests.onnx_files import forward, random_layers, save_dense
 from tests.queries import query_of

@@ -8,8 +8,9 @@ from boundsmith.specs.property import Box
 from boundsmith.specs.read import read_property
 from boundsmith.specs.write import save_property
 from boundsmith.verify.budget import Deadline
+from boundsmith.verify.options import Options
 from boundsmith.verify.result import Verdict
-from boundsmith.verify.strategy import Options, verify_files
+from boundsmith.verify.strategy import verify_files
 from hypothesis import HealthCheck, assume, given, reject, settings
 from hypothesis import strategies as st
 

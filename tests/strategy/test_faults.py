@@ -7,16 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from boundsmith.specs.property import Box
-from boundsmith.verify import strategy
+from boundsmith.verify import falsify
 from boundsmith.verify.api import verify
 from boundsmith.verify.bounding import alpha, backward, crown
 from boundsmith.verify.errors import UndefinedOnRegion
 from boundsmith.verify.loading.network import load
 from boundsmith.verify.loading.runtime import ReplayError
+from boundsmith.verify.options import Options
 from boundsmith.verify.programs import leaf
 from boundsmith.verify.result import Verdict
 from boundsmith.verify.search import activation_search, activation_split, branching, input_split
-from boundsmith.verify.strategy import Options
 from onnx import helper
 
 from tests.onnx_files import random_layers, save, save_dense
@@ -234,7 +234,7 @@ def test_an_attack_that_runs_out_of_memory_ends_as_unknown(monkeypatch, network)
     def starved(*args, **kwargs):
         raise MemoryError
 
-    monkeypatch.setattr(strategy, "attack", starved)
+    monkeypatch.setattr(falsify, "attack", starved)
     property = query_of(2, 1, [(UNIT, [[1.0]], [100.0])])
     result = verify(network, property, timeout=5.0)
     assert result.verdict is Verdict.UNKNOWN

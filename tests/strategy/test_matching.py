@@ -9,7 +9,8 @@ from boundsmith.specs.read import parse_property
 from boundsmith.verify.api import verify
 from boundsmith.verify.budget import Deadline
 from boundsmith.verify.loading.network import load
-from boundsmith.verify.strategy import Options, verify_files
+from boundsmith.verify.options import Options
+from boundsmith.verify.strategy import verify_files
 
 from tests.onnx_files import random_layers, save_dense
 

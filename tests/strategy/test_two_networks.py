@@ -11,8 +11,9 @@ from boundsmith.verify.api import verify
 from boundsmith.verify.budget import Deadline
 from boundsmith.verify.errors import LoadError
 from boundsmith.verify.loading.network import load
+from boundsmith.verify.options import Options
 from boundsmith.verify.result import Verdict
-from boundsmith.verify.strategy import Options, verify_files
+from boundsmith.verify.strategy import verify_files
 from onnx import TensorProto, helper
 
 from tests.onnx_files import assert_witness, forward, is_violated, random_layers, save, save_dense

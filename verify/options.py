@@ -1,0 +1,29 @@
+"""How to decide a query."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to decide a query.
+
+    timeout   seconds, counted by the command line from the start of the process.
+    device    auto, cpu or cuda;  dtype  float32 or float64: the arithmetic of the bounds.
+    method    auto; attack (search a witness only); bounds (no search); input-split; activation-split; milp.
+    attack    False: never sample or follow gradients (witnesses then come only from the search's own points).
+    memory    bytes of temporaries a step may use; None: an eighth of what is free.
+    threads   worker threads; None: one a core.
+    assume_real  take a VNN-LIB 2.0 query's floating-point types for the reals; False: refuse such a file.
+    """
+
+    timeout: float = 116.0
+    device: str = "auto"
+    method: str = "auto"
+    attack: bool = True
+    memory: int | None = None
+    seed: int = 0
+    dtype: str = "float32"
+    threads: int | None = None
+    assume_real: bool = True

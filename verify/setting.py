@@ -1,0 +1,80 @@
+"""A decision under way: the problem prepared for a backend, and what all methods share."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .arrays import to_numpy
+from .bounding.plan import Plan, make_plan
+from .budget import Deadline, MemoryBudget
+from .rows import Rows, prepare_rows
+from .search.domains import Domains
+
+if TYPE_CHECKING:
+    from .arrays import Backend
+    from .attack.replay import Replay
+    from .graph import Array
+    from .log import Log
+    from .options import Options
+    from .problem import Problem
+    from .result import Witness
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """A problem prepared for one backend: its plan, its rows, and its boxes ``[G, n]``."""
+
+    backend: Backend
+    plan: Plan
+    rows: Rows
+    lower: Array
+    upper: Array
+
+    @classmethod
+    def of(cls, problem: Problem, backend: Backend) -> Setting:
+        graph = backend.graph(problem.graph)
+        lower, upper = backend.box(
+            np.stack([group.lower for group in problem.groups]), np.stack([group.upper for group in problem.groups])
+        )
+        return cls(backend, make_plan(graph), prepare_rows(problem.groups, lower), lower, upper)
+
+    def root(self) -> Domains:
+        """Every group's box as an open domain."""
+        groups = self.backend.array(np.arange(self.lower.shape[0]))
+        unknown = self.backend.array(np.full(self.lower.shape[0], -np.inf))
+        return Domains(self.lower, self.upper, groups, self.rows.clauses, unknown, {})
+
+
+@dataclass
+class Job:
+    """One decision under way."""
+
+    problem: Problem
+    setting: Setting
+    replay: Replay
+    options: Options
+    deadline: Deadline
+    log: Log
+
+    @property
+    def uncertain(self) -> int:
+        """The largest number of inputs that are not fixed in a group."""
+        return max(int((group.upper > group.lower).sum()) for group in self.problem.groups)
+
+    @property
+    def memory(self) -> MemoryBudget:
+        """The bytes of temporaries that a step may use."""
+        return MemoryBudget(self.options.memory) if self.options.memory else MemoryBudget.default()
+
+    @property
+    def threads(self) -> int:
+        """Worker threads."""
+        return self.options.threads or os.cpu_count() or 1
+
+    def check(self, points: Array, groups: Array) -> Witness | None:
+        """The first of the points ``[P, n]`` that the reference runtime confirms as a witness of its group ``[P]``."""
+        return self.replay.check(to_numpy(points), to_numpy(groups))

@@ -1,0 +1,150 @@
+"""The searches in turns: each can be run for a while, told whether it closed everything, and run again."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .arrays import Backend, to_numpy
+from .search.activation_search import ActivationSearch
+from .search.domains import Domains, Pool
+from .search.input_split import SplitOptions, SplitReport, search
+from .setting import Setting
+
+if TYPE_CHECKING:
+    from .budget import Deadline
+    from .result import Witness
+    from .search.branches import Layout
+    from .setting import Job
+
+
+class InputTurns:
+    """Branch-and-bound on the input box; boxes too small for float32 are searched in float64 at the end.
+
+    With `one_pass`, every box is bounded once and not split.
+    """
+
+    def __init__(self, job: Job, one_pass: bool = False) -> None:
+        self._job = job
+        self._one_pass = one_pass
+        self._pool = Pool([job.setting.root()])
+        self._stuck: list[Domains] = []
+        self._exhausted = False
+        self._patience = 1.0
+
+    @property
+    def closed(self) -> bool:
+        """Whether no box is open, and none was lost."""
+        return not len(self._pool) and not self._stuck
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        return not len(self._pool) or self._exhausted
+
+    def run(self, deadline: Deadline) -> Witness | None:
+        """Search until the deadline; a witness if one was found."""
+        if self.finished:
+            return None
+        # Work on a batch that a turn cut short is lost, so after a turn too short for any batch the next is longer.
+        until = self._job.deadline.sooner(self._patience * deadline.remaining)
+        report = self._stretch(self._job.setting, self._pool, until)
+        self._patience = 1.0 if report.visited else 2.0 * self._patience
+        self._stuck += report.stuck
+        self._exhausted = report.exhausted
+        witness: Witness | None = report.witness
+        return witness
+
+    def run_in_double(self) -> Witness | None:
+        """Search the boxes that reached float32's resolution in float64, until the deadline; a witness if one was
+        found. What stays open is stuck for good."""
+        setting = self._job.setting
+        if setting.backend.dtype == "float64" or not self._stuck or self._one_pass:
+            return None
+        self._job.log.warnings.append(
+            f"{sum(len(part) for part in self._stuck)} boxes reached float32's resolution and were searched in float64"
+        )
+        double = Setting.of(self._job.problem, Backend("float64", setting.backend.device))
+        pool = Pool()
+        for part in self._stuck:
+            lower, upper = (double.backend.array(to_numpy(end).astype(np.float64)) for end in (part.lower, part.upper))
+            pool.push(Domains(lower, upper, part.group, part.active, double.backend.array(to_numpy(part.margin)), {}))
+        report = self._stretch(double, pool, self._job.deadline)
+        self._stuck = [*pool.blocks, *report.stuck]
+        witness: Witness | None = report.witness
+        return witness
+
+    def _options(self) -> SplitOptions:
+        """Batches that keep a step's working set near the cache, in one worker a core."""
+        setting = self._job.setting
+        batch = max(1, min(4096, 150_000 // max(1, setting.plan.target_size)))
+        on_device = setting.backend.device is not None
+        return SplitOptions(batch=16 * batch if on_device else batch, workers=1 if on_device else self._job.threads)
+
+    def _stretch(self, setting: Setting, pool: Pool, deadline: Deadline) -> SplitReport:
+        """Search the pool for a while and book what was done."""
+        started = time.monotonic()
+        job = self._job
+        report = search(
+            setting.plan,
+            setting.rows,
+            pool,
+            self._options(),
+            deadline,
+            job.memory,
+            job.check,
+            one_pass=self._one_pass,
+        )
+        job.log.phase("bounds" if self._one_pass else "input split", started, report.visited)
+        job.log.booked(report.visited, report.splits, report.halvings)
+        left = min([pool.margin, *(float(part.margin.min()) for part in report.stuck)])
+        job.log.best_bound = left if np.isfinite(left) else None
+        return report
+
+
+class ActivationTurns:
+    """Branch-and-bound on activations."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        setting = job.setting
+        self.search = ActivationSearch(
+            setting.plan, setting.rows, setting.lower, setting.upper, job.memory, job.threads
+        )
+
+    @property
+    def closed(self) -> bool:
+        """Whether every clause is refuted everywhere."""
+        return self.search.closed
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.search.finished
+
+    @property
+    def layout(self) -> Layout | None:
+        """What may be split; None before the root was bounded, and where nothing was left open."""
+        return None if self.search.root is None else self.search.root.layout
+
+    def run(self, deadline: Deadline) -> Witness | None:
+        """Search until the deadline and book what was done; a witness if one was found."""
+        started = time.monotonic()
+        search, log = self.search, self._job.log
+        report = search.run(deadline, self._job.check)
+        log.phase("activation split", started, report.visited)
+        log.booked(report.visited, report.splits, report.halvings)
+        log.count("kernel milliseconds", round(1000 * report.kernel_seconds))
+        spent = log.seconds("activation split") * search.workers
+        if report.visited and spent > 0:
+            share = log.counters["kernel milliseconds"] / 1000 / spent
+            log.details["share outside kernels"] = round(max(0.0, 1.0 - share), 3)
+        log.counters["linear programmes"] = search.programmes
+        if report.exhausted:
+            search.abandon()
+        if np.isfinite(search.bound):
+            log.best_bound = search.bound
+        witness: Witness | None = report.witness
+        return witness
