@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,12 @@ def run_boundsmith(
     """Run the command in a process of its own."""
     command = [sys.executable, "-m", "boundsmith.cli.main", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=seconds, check=False)
+
+
+@pytest.fixture(autouse=True)
+def _commands_start_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands called inside the test process count their time from the call: the process may be minutes old."""
+    monkeypatch.setattr("boundsmith.verify.budget.process_start", time.monotonic)
 
 
 @pytest.fixture
