@@ -11,6 +11,7 @@ from .result import Phase, Result
 if TYPE_CHECKING:
     from .arrays import Backend
     from .result import Verdict, Witness
+    from .search.record import Record
 
 
 @dataclass
@@ -22,6 +23,7 @@ class Log:
     warnings: list[str] = field(default_factory=list)
     best_bound: float | None = None
     details: dict[str, Any] = field(default_factory=dict)
+    record: Record | None = None
 
     def count(self, name: str, amount: int) -> None:
         """Add to a counter."""
@@ -57,6 +59,7 @@ class Log:
             (backend.device if backend is not None else None) or "cpu",
             tuple(self.warnings),
             self.details,
+            self.record,
         )
 
 

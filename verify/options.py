@@ -15,6 +15,8 @@ class Options:
     attack    False: never sample or follow gradients (witnesses then come only from the search's own points).
     memory    bytes of temporaries a step may use; None: an eighth of what is free.
     threads   worker threads; None: one a core.
+    record    keep what a proof of `unsat` needs (`Result.record`); the search is slower then: boxes are not cut,
+              intermediate bounds not renewed, and mixed-integer programming is left out.
     assume_real  take a VNN-LIB 2.0 query's floating-point types for the reals; False: refuse such a file.
     """
 
@@ -26,4 +28,5 @@ class Options:
     seed: int = 0
     dtype: str = "float32"
     threads: int | None = None
+    record: bool = False
     assume_real: bool = True

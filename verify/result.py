@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
+    from .search.record import Record
+
 
 class Verdict(enum.Enum):
     """The answer; each member's value is the word printed, `sentence` what a reader is told."""
@@ -58,6 +60,7 @@ class Result:
 
     best_bound   the largest proven lower bound, over the clauses not refuted, of the clause's violation margin
                  ``max_s (C_s y - d_s)``; None if no bound was computed.
+    record       with `Options.record`, for `unsat`: what a proof needs; None where nothing had to be searched.
     counters     domains visited, splits, clauses, peak memory in bytes, batch halvings ...
     """
 
@@ -70,3 +73,4 @@ class Result:
     device: str = "cpu"
     warnings: tuple[str, ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
+    record: Record | None = None

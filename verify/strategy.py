@@ -202,6 +202,7 @@ class _Run:
                 if witness is not None:
                     return Verdict.SAT, witness
                 if turn.closed:
+                    job.log.record = turn.record if job.options.record else None
                     return Verdict.UNSAT, None
             if deadline.passed:
                 return Verdict.TIMEOUT, None
@@ -222,7 +223,8 @@ class _Run:
 
     def _small(self, activations: ActivationTurns | None) -> bool:
         """Whether mixed-integer programming is worth a try, once."""
-        if self.job.options.method != "auto" or self.job.uncertain > PROGRAMME_INPUTS:
+        options = self.job.options
+        if options.method != "auto" or options.record or self.job.uncertain > PROGRAMME_INPUTS:
             return False
         layout = activations.layout if activations is not None else None
         tried = any(phase.name == "milp" for phase in self.job.log.phases)
@@ -237,6 +239,7 @@ class _Run:
             if witness is not None:
                 return Verdict.SAT, witness
             if inputs.closed:
+                self.job.log.record = inputs.record if self.job.options.record else None
                 return Verdict.UNSAT, None
         witness = attack_for(self.job, 0.25 * deadline.remaining) if attacking else None
         if witness is not None:

@@ -11,6 +11,7 @@ from .arrays import Backend, to_numpy
 from .search.activation_search import ActivationSearch
 from .search.domains import Domains, Pool
 from .search.input_split import SplitOptions, SplitReport, search
+from .search.record import BoxRecord, BranchRecord, Record
 from .setting import Setting
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class InputTurns:
 
     def __init__(self, job: Job, one_pass: bool = False) -> None:
         self._job = job
+        self._record = BoxRecord()
         self._one_pass = one_pass
         self._pool = Pool([job.setting.root()])
         self._stuck: list[Domains] = []
@@ -43,6 +45,11 @@ class InputTurns:
     def finished(self) -> bool:
         """Whether there is nothing left to do."""
         return not len(self._pool) or self._exhausted
+
+    @property
+    def record(self) -> Record:
+        """What was refuted where, if the options ask for it."""
+        return Record(boxes=self._record)
 
     def run(self, deadline: Deadline) -> Witness | None:
         """Search until the deadline; a witness if one was found."""
@@ -81,7 +88,11 @@ class InputTurns:
         setting = self._job.setting
         batch = max(1, min(4096, 150_000 // max(1, setting.plan.target_size)))
         on_device = setting.backend.device is not None
-        return SplitOptions(batch=16 * batch if on_device else batch, workers=1 if on_device else self._job.threads)
+        return SplitOptions(
+            batch=16 * batch if on_device else batch,
+            workers=1 if on_device else self._job.threads,
+            record=self._job.options.record,
+        )
 
     def _stretch(self, setting: Setting, pool: Pool, deadline: Deadline) -> SplitReport:
         """Search the pool for a while and book what was done."""
@@ -97,6 +108,8 @@ class InputTurns:
             job.check,
             one_pass=self._one_pass,
         )
+        for refuted in report.refuted:
+            self._record.add(*refuted)
         job.log.phase("bounds" if self._one_pass else "input split", started, report.visited)
         job.log.booked(report.visited, report.splits, report.halvings)
         left = min([pool.margin, *(float(part.margin.min()) for part in report.stuck)])
@@ -111,7 +124,13 @@ class ActivationTurns:
         self._job = job
         setting = job.setting
         self.search = ActivationSearch(
-            setting.plan, setting.rows, setting.lower, setting.upper, job.memory, job.threads
+            setting.plan,
+            setting.rows,
+            setting.lower,
+            setting.upper,
+            job.memory,
+            job.threads,
+            BranchRecord() if job.options.record else None,
         )
 
     @property
@@ -123,6 +142,11 @@ class ActivationTurns:
     def finished(self) -> bool:
         """Whether there is nothing left to do."""
         return self.search.finished
+
+    @property
+    def record(self) -> Record:
+        """What was closed how, if the options ask for it."""
+        return Record(branches=self.search.record)
 
     @property
     def layout(self) -> Layout | None:

@@ -46,6 +46,13 @@ METHODS = ("auto", "attack", "bounds", "input-split", "activation-split", "milp"
     metavar="DIR",
     help="Write a witness's tensors as ONNX TensorProto files too.",
 )
+@click.option(
+    "--record",
+    "record_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="After unsat, write what a proof needs (.npz); the search is slower.",
+)
 @click.option("--results", type=click.Path(path_type=Path), metavar="FILE", help="Write a VNN-COMP results file.")
 @click.option("--exit-status", is_flag=True, help="Exit with 0 unsat, 10 sat, 20 unknown, 30 timed-out, 2 error.")
 @click.option("--assume-real", is_flag=True, help="Read a VNN-LIB 2.0 query's floating-point types as the reals.")
@@ -65,6 +72,7 @@ def command(
     networks: tuple[str, ...],
     json_file: Path | None,
     assignments: Path | None,
+    record_file: Path | None,
     results: Path | None,
     exit_status: bool,
     **settings: Any,
@@ -84,7 +92,8 @@ def command(
     from ...verify.budget import process_start
 
     start = process_start()
-    report = _Report(json_file, results, assignments)
+    report = _Report(json_file, results, assignments, record_file)
+    settings["record"] = record_file is not None
     report.announce()
     try:
         run = _Run(require_file(query, "query"), parse_networks(networks), settings, start)
@@ -136,11 +145,13 @@ class _Report:
     json_file: Path | None
     results: Path | None
     assignments: Path | None
+    record: Path | None
 
     def announce(self) -> None:
         """Fail early where a file cannot be written, and write `timeout` for a process that may be killed."""
         check_folder_of(self.json_file)
         check_folder_of(self.results)
+        check_folder_of(self.record)
         self._write_word("timeout")
 
     def fail(self) -> None:
@@ -168,6 +179,10 @@ class _Report:
             from ..report.tensors import write_assignments
 
             write_assignments(self.assignments, result.witness)
+        if self.record is not None and result.record is not None:
+            from ..atomic import write_arrays
+
+            write_arrays(self.record, result.record.arrays())
         whole = result_object(result, run.settings, time.monotonic() - run.start)
         if self.json_file is not None:
             from ..atomic import write_json

@@ -102,3 +102,18 @@ def test_float_types_of_2_0_need_assume_real(tmp_path: Path, network: Path) -> N
     assert refused.exit_code == 2
     assert "--assume-real" in refused.stderr
     assert CliRunner().invoke(cli, [*arguments, "--assume-real"]).stdout == "unsat\n"
+
+
+def test_record_holds_the_proof_of_an_unsat_and_nothing_else(
+    tmp_path: Path, network: Path, safe: Path, unsafe: Path
+) -> None:
+    file = tmp_path / "proof.npz"
+    runner = CliRunner()
+    assert runner.invoke(cli, ["verify", str(unsafe), "--network", str(network), "--record", str(file)]).exit_code == 0
+    assert not file.exists()
+    assert runner.invoke(cli, ["verify", str(safe), "--network", str(network), "--record", str(file)]).exit_code == 0
+    with np.load(file) as arrays:
+        assert (int(arrays["format"]), int(arrays["kind"])) == (1, 0)
+        assert arrays["boxes/lower"].tolist() == [[0.0, 0.0]]
+        assert arrays["boxes/upper"].tolist() == [[1.0, 1.0]]
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".proof")] == []

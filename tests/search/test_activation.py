@@ -311,7 +311,7 @@ def test_tightening_cuts_off_no_unsafe_point(kind, seed, rows):
         domains, _ = opened.deeper(domains, rng)
         domains = replace(domains, beta=rng.exponential(size=domains.beta.shape))
         mixture = mixture_of(opened.rows, domains.base, domains.clause)
-        tight, empty = tighten(opened.layout, domains, mixture, rows if kind != "pooled" else 1000, NEVER)
+        tight, empty, _ = tighten(opened.layout, domains, mixture, rows if kind != "pooled" else 1000, NEVER)
         for k in range(len(domains)):
             before, after = opened.inside(domains, k), opened.inside(tight, k)
             assert (after | ~before).all()

@@ -217,6 +217,14 @@ class Ascent:
             return a @ centre[0] - abs(a) @ reach[0] + constant
         return xp.sum(a * centre, axis=1) - xp.sum(abs(a) * reach, axis=1) + constant
 
+    def best_of(self, index: Array) -> Parameters:
+        """The best parameters of the rows at `index` (integers, ascending)."""
+        xp = array_namespace(self.like)
+        chosen = xp.zeros((self.count,), dtype=xp.bool, **options_like(self.like))
+        chosen[index] = True
+        kept = {node: xp.nonzero(chosen[split.row])[0] for node, split in self.splits.items()}
+        return self.best_parameters.rows(index, kept)
+
     def keep(self, index: Array) -> None:
         """Drop all rows but those at `index` (integers, ascending)."""
         xp = array_namespace(self.like)

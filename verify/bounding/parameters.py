@@ -169,6 +169,11 @@ class Base:
         intervals = {node: (cut(low), cut(high)) for node, (low, high) in self.intervals.items()}
         return Base(self.plan, cut(self.lower), cut(self.upper), intervals)
 
+    def undecided(self, target: int) -> Array:
+        """Which entries ``[B, n]`` of a node that a nonlinear one reads have bounds worth optimising."""
+        low, high = (end.reshape(end.shape[0], -1) for end in self.intervals[target])
+        return (low < 0) & (high > 0) if self.plan.targets[target].kinked else high > low
+
     def families(self, start: int) -> dict[int, Family]:
         """The families of the elementwise nonlinear ancestors of a node."""
         nodes = self.plan.graph.nodes

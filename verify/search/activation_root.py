@@ -20,11 +20,14 @@ from .activation_split import mixture_of
 from .branches import BranchPool, Layout, make_layout, start_weights
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..bounding.plan import Plan
     from ..bounding.workers import Workers
     from ..budget import Deadline, MemoryBudget
     from ..graph import Array
     from ..rows import Rows
+    from .record import BranchRecord
 
 FIRST_STEPS, LAST_STEPS = 6, 20
 """Gradient steps on the final rows before and after intermediate bounds are optimised."""
@@ -48,21 +51,27 @@ def open_root(
     deadline: Deadline,
     memory: MemoryBudget,
     workers: Workers | None = None,
+    record: BranchRecord | None = None,
 ) -> Root:
     """Bound every clause on every box ``[G, n]`` and prepare the search of those left open. Raises `TimeUp` and
-    `UndefinedOnRegion`."""
+    `UndefinedOnRegion`.
+
+    With a record, every clause takes part from the start and no neuron is left out, so that all is about one root.
+    """
     xp = array_namespace(lower)
     pool = BranchPool()
     state = relax(plan, lower, upper, deadline=deadline, memory=memory, workers=workers)
+    first = Base(plan, lower, upper, dict(enumerate(state.intervals)))
+    if record is not None:
+        return _recorded(first, rows, deadline, memory, record)
     strongest = rows.strongest(row_bounds(state, rows.rows, rows.offsets, memory=memory, deadline=deadline).lower)
     # NaN compares false, so that it refutes nothing.
     open_ = rows.clauses & ~(strongest > 0)
     group, clause = xp.nonzero(open_)
     if group.shape[0] == 0:
         return Root(None, pool, float(xp.min(xp.where(rows.clauses, strongest, xp.inf))))
-    base = shrunk(Base(plan, lower, upper, dict(enumerate(state.intervals))))
-    plan = base.plan
-    at_once = memory.rows(12 * lower.dtype.itemsize * sum(node.size for node in plan.graph.nodes), 2048)
+    base = shrunk(first)
+    at_once = _rows_at_once(base, memory)
     group, clause, parameters, best = _ascend(base, rows, group, clause, None, FIRST_STEPS, at_once, deadline)
     if group.shape[0]:
         base = tighten(base, min(at_once, 512), deadline)
@@ -75,6 +84,39 @@ def open_root(
     return Root(layout, pool, float(best.min()))
 
 
+def _rows_at_once(base: Base, memory: MemoryBudget) -> int:
+    """How many rows the optimiser may bound together."""
+    return memory.rows(12 * base.lower.dtype.itemsize * sum(node.size for node in base.plan.graph.nodes), 2048)
+
+
+def _recorded(first: Base, rows: Rows, deadline: Deadline, memory: MemoryBudget, record: BranchRecord) -> Root:
+    """The root of a recorded search: bounds of intermediate values are optimised before anything else (as long as what
+    gave them fits the memory budget), and every clause is closed, or searched, on them."""
+    xp = array_namespace(first.lower)
+    at_once = _rows_at_once(first, memory)
+    record.begin(first)
+    entries = sum(int(xp.sum(xp.astype(first.undecided(index), xp.int64))) for index in first.plan.targets)
+    free = sum(first.plan.graph.nodes[index].size for index in first.plan.elementwise)
+    base = first
+    if 4 * entries * free * first.lower.dtype.itemsize <= memory.bytes:
+        base = tighten(first, min(at_once, 512), deadline, note=record.entries.append)
+    layout = make_layout(base)
+    record.layout = layout
+
+    def note(group: Array, clause: Array, parameters: Parameters, bound: Array) -> None:
+        closed = layout.root(group, clause, parameters.mixture, start_weights(layout, parameters))
+        record.add(replace(closed, bound=bound))
+
+    group, clause = xp.nonzero(rows.clauses)
+    group, clause, parameters, best = _ascend(
+        base, rows, group, clause, None, FIRST_STEPS + LAST_STEPS, at_once, deadline, note
+    )
+    pool = BranchPool()
+    domains = layout.root(group, clause, parameters.mixture, start_weights(layout, parameters))
+    pool.push(replace(domains, bound=best))
+    return Root(layout, pool, float(best.min()) if best.shape[0] else 0.0)
+
+
 def _ascend(
     base: Base,
     rows: Rows,
@@ -84,8 +126,10 @@ def _ascend(
     steps: int,
     at_once: int,
     deadline: Deadline,
+    note: Callable[[Array, Array, Parameters, Array], None] | None = None,
 ) -> tuple[Array, Array, Parameters, Array]:
-    """Optimise the bounds of (group, clause) pairs; those left open with their best parameters and bounds."""
+    """Optimise the bounds of (group, clause) pairs; those left open with their best parameters and bounds. `note` is
+    told the same of those closed."""
     xp = array_namespace(base.lower)
     groups, clauses, kept, bounds = [], [], [], []
     for start in range(0, group.shape[0], at_once):
@@ -104,11 +148,13 @@ def _ascend(
             if remaining.shape[0] == 0:
                 break
             if 2 * remaining.shape[0] < ascent.count:
+                _tell(note, ascent, own, which)
                 ascent.keep(remaining)
                 own, which = own[remaining], which[remaining]
             ascent.improve(*gain_to_zero(ascent.last, step))
             ascent.evaluate()
         remaining = xp.nonzero(~(ascent.best > 0))[0]
+        _tell(note, ascent, own, which)
         ascent.keep(remaining)
         groups.append(own[remaining])
         clauses.append(which[remaining])
@@ -117,6 +163,14 @@ def _ascend(
     lines = {node: (_joined(kept, node, 0), _joined(kept, node, 1)) for node in kept[0].lines}
     joined = Parameters(lines, {}, xp.concat([part.mixture for part in kept]))
     return xp.concat(groups), xp.concat(clauses), joined, xp.concat(bounds)
+
+
+def _tell(
+    note: Callable[[Array, Array, Parameters, Array], None] | None, ascent: Ascent, group: Array, clause: Array
+) -> None:
+    closed = array_namespace(group).nonzero(ascent.best > 0)[0]
+    if note is not None and closed.shape[0]:
+        note(group[closed], clause[closed], ascent.best_of(closed), ascent.best[closed])
 
 
 def _joined(parts: list[Parameters], node: int, side: int) -> Array | None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..graph import Array
     from ..rows import Rows
     from .branches import Branches, Layout
+    from .record import BranchRecord
 
 TIGHTEN_AT_MOST = 400
 """Undecided entries up to which their bounds are renewed during the search: renewing costs a row each, which only
@@ -39,7 +40,8 @@ TIGHTEN_EVERY = 2
 class ActivationSearch:
     """Activation branch-and-bound of all clauses on their boxes ``[G, n]``.
 
-    `closed` says that every clause is refuted everywhere; `lost` counts leaves that neither bounds nor linear
+    record: where to book what a proof needs (bounds are not renewed then). `closed` says that every clause is refuted
+    everywhere; `lost` counts leaves that neither bounds nor linear
     programming could decide.
     """
 
@@ -49,6 +51,7 @@ class ActivationSearch:
     upper: Array
     memory: MemoryBudget
     workers: int = 1
+    record: BranchRecord | None = None
     root: Root | None = None
     lost: int = 0
     leaves: list[Branches] = field(default_factory=list)
@@ -76,7 +79,9 @@ class ActivationSearch:
         report = BranchReport()
         if self.root is None:
             try:
-                self.root = open_root(self.plan, self.rows, self.lower, self.upper, deadline, self.memory)
+                self.root = open_root(
+                    self.plan, self.rows, self.lower, self.upper, deadline, self.memory, record=self.record
+                )
             except TimeUp:
                 return report
         layout = self.root.layout
@@ -86,6 +91,10 @@ class ActivationSearch:
             report = search(layout, self.rows, self.root.pool, self._options(layout), deadline, check)
             self.leaves += report.leaves
             report.leaves = []
+            if self.record is not None:
+                for closed in report.closed:
+                    self.record.add(closed)
+                report.closed = []
         if report.witness is None and self.leaves:
             report.witness = self._decide_leaves(layout, deadline, check)
         return report
@@ -103,13 +112,15 @@ class ActivationSearch:
         per_row = 16 * size * self.lower.dtype.itemsize
         on_device = not isinstance(self.lower, np.ndarray)
         batch = self.memory.rows(per_row, 8192 if on_device else max(16, min(256, 1_000_000 // size)))
-        few = layout.width <= TIGHTEN_AT_MOST
+        # Renewed bounds would have to be recorded, too.
+        few = layout.width <= TIGHTEN_AT_MOST and self.record is None
         return BranchOptions(
             batch=batch,
             workers=1 if on_device else self.workers,
-            iterations=10 if few else 3,
+            iterations=10 if layout.width <= TIGHTEN_AT_MOST else 3,
             tighten=TIGHTEN_EVERY if few else 0,
             rows=self.memory.rows(per_row, 1024),
+            record=self.record is not None,
         )
 
     def promising(self, count: int) -> tuple[Array, Array, Array] | None:
@@ -149,6 +160,8 @@ class ActivationSearch:
                     self.lost += 1
                     continue
                 if leaf.status == "closed":
+                    if self.record is not None:
+                        self.record.programmes.append((domain, leaf.weights))
                     continue
                 if leaf.point is not None:
                     point = Backend(str(self.lower.dtype).rsplit(".", 1)[-1], None).array(leaf.point[None])

@@ -43,12 +43,13 @@ class BranchOptions:
     tried: int = 3
     tighten: int = 0
     rows: int = 1024
+    record: bool = False
 
 
 @dataclass
 class BranchReport:
-    """What a search did. `leaves` are open domains in which nothing is left to split; `kernel_seconds` the time spent
-    in bounds, summed over threads."""
+    """What a search did. `leaves` are open domains in which nothing is left to split, `closed` (where that is wanted)
+    the closed ones; `kernel_seconds` the time spent in bounds, summed over threads."""
 
     visited: int = 0
     kernel_seconds: float = 0.0
@@ -56,6 +57,7 @@ class BranchReport:
     halvings: int = 0
     exhausted: bool = False
     leaves: list[Branches] = field(default_factory=list)
+    closed: list[Branches] = field(default_factory=list)
     witness: Any = None
 
 
@@ -110,6 +112,7 @@ def search(
             for outcome in outcomes:
                 report.kernel_seconds += outcome.seconds
                 pool.push(outcome.open)
+                report.closed += outcome.closed
                 if len(outcome.leaves):
                     report.leaves.append(outcome.leaves)
             for outcome in outcomes:
@@ -134,13 +137,15 @@ def _children(layout: Layout, domains: Branches) -> Branches:
 
 @dataclass(frozen=True, eq=False)
 class _Outcome:
-    """A bounded batch: domains to split further, domains in which nothing can be split, points that look unsafe."""
+    """A bounded batch: domains to split further, domains in which nothing can be split, points that look unsafe, and
+    closed domains where they are wanted."""
 
     open: Branches
     leaves: Branches
     points: Array
     groups: Array
     seconds: float
+    closed: list[Branches]
 
 
 @np.errstate(all="ignore")
@@ -152,24 +157,33 @@ def _step(layout: Layout, rows: Rows, options: BranchOptions, deadline: Deadline
     ascent.evaluate()
     best = ascent.best + 0
     alive = xp.arange(len(domains), **options_like(domains.low))
+    closed_parts: list[Branches] = []
+
+    def keep_open() -> None:
+        nonlocal alive
+        closed = ascent.best > 0
+        if options.record:
+            done = xp.nonzero(closed)[0]
+            part = layout.stored(domains.pick(alive[done]), ascent.best_of(done))
+            closed_parts.append(replace(part, bound=ascent.best[done]))
+        remaining = xp.nonzero(~closed)[0]
+        ascent.keep(remaining)
+        alive = alive[remaining]
+
     for step in range(options.iterations):
         deadline.check()
         closed = ascent.best > 0
         if bool(closed.all()):
             break
         if 4 * int(closed.sum()) >= closed.shape[0]:
-            remaining = xp.nonzero(~closed)[0]
-            ascent.keep(remaining)
-            alive = alive[remaining]
+            keep_open()
         ascent.improve(*gain_to_zero(ascent.last, step))
         ascent.evaluate()
         best[alive] = ascent.best
-    remaining = xp.nonzero(~(ascent.best > 0))[0]
-    if remaining.shape[0] == 0:
+    keep_open()
+    if alive.shape[0] == 0:
         nothing = domains.pick(slice(0, 0))
-        return _Outcome(nothing, nothing, layout.base.lower[:0], domains.base[:0], ascent.seconds)
-    ascent.keep(remaining)
-    alive = alive[remaining]
+        return _Outcome(nothing, nothing, layout.base.lower[:0], domains.base[:0], ascent.seconds, closed_parts)
     ascent.forward()
     survivors = layout.stored(domains.pick(alive), ascent.best_parameters)
     survivors = replace(survivors, bound=xp.maximum(survivors.bound, best[alive]))
@@ -178,30 +192,38 @@ def _step(layout: Layout, rows: Rows, options: BranchOptions, deadline: Deadline
     score = scores(layout, survivors, ascent)
     seconds = ascent.seconds
     if options.tighten:
-        survivors, kept = _tightened(layout, survivors, mixture, options, deadline)
+        survivors, kept, spent = _tightened(layout, survivors, mixture, options, deadline)
+        seconds += spent
         mixture, score = Mixture(mixture.rows[kept], mixture.offsets[kept]), score[kept]
         score = xp.where(still_open(layout, survivors), score, 0.0)
     tried = candidates(score, max(1, options.tried))
     deadline.check()
     if options.tried > 1 and len(survivors) and layout.width:
-        tried = filtered(layout, survivors, tried, mixture)
+        tried, spent = filtered(layout, survivors, tried, mixture)
+        seconds += spent
     survivors = replace(survivors, next=tried[:, :1])
     splittable = tried[:, 0] >= 0
     return _Outcome(
-        survivors.pick(xp.nonzero(splittable)[0]), survivors.pick(xp.nonzero(~splittable)[0]), points, groups, seconds
+        survivors.pick(xp.nonzero(splittable)[0]),
+        survivors.pick(xp.nonzero(~splittable)[0]),
+        points,
+        groups,
+        seconds,
+        closed_parts,
     )
 
 
 def _tightened(
     layout: Layout, domains: Branches, mixture: Mixture, options: BranchOptions, deadline: Deadline
-) -> tuple[Branches, Array]:
-    """The domains with renewed bounds where that is due, and which of them remain (integers)."""
+) -> tuple[Branches, Array, float]:
+    """The domains with renewed bounds where that is due, which of them remain (integers), and the seconds spent in
+    bounds."""
     xp = array_namespace(domains.low)
     depth = xp.sum(xp.astype(domains.slot >= 0, xp.int64), axis=1)
     due = xp.nonzero(depth % options.tighten == 0)[0]
     if due.shape[0] == 0:
-        return domains, xp.arange(len(domains), **options_like(domains.low))
-    part, empty = tighten(
+        return domains, xp.arange(len(domains), **options_like(domains.low)), 0.0
+    part, empty, seconds = tighten(
         layout, domains.pick(due), Mixture(mixture.rows[due], mixture.offsets[due]), options.rows, deadline
     )
     low, high = domains.low + 0, domains.high + 0
@@ -209,7 +231,7 @@ def _tightened(
     remains = xp.ones((len(domains),), dtype=xp.bool, **options_like(domains.low))
     remains[due] = ~empty
     kept = xp.nonzero(remains)[0]
-    return replace(domains, low=low, high=high).pick(kept), kept
+    return replace(domains, low=low, high=high).pick(kept), kept, seconds
 
 
 def _unsafe(layout: Layout, mixture: Mixture, domains: Branches, points: Array) -> tuple[Array, Array]:

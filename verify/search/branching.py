@@ -106,22 +106,25 @@ def candidates(score: Array, count: int) -> Array:
 
 
 @np.errstate(all="ignore")
-def filtered(layout: Layout, domains: Branches, tried: Array, mixture: Mixture) -> Array:
-    """Reorder candidate slots ``[N, k]`` by the worse of their two children's bounds, best first."""
+def filtered(layout: Layout, domains: Branches, tried: Array, mixture: Mixture) -> tuple[Array, float]:
+    """Reorder candidate slots ``[N, k]`` by the worse of their two children's bounds, best first; also the seconds
+    spent in bounds."""
     xp = array_namespace(domains.low)
     count = len(domains)
     worst = []
+    seconds = 0.0
     for column in range(tried.shape[1]):
         slots = tried[:, column : column + 1]
         trial = replace(domains, next=xp.clip(slots, 0, None))
         children = split(trial, 0, split_points(layout, trial, trial.next[:, 0]))
-        bound = trial_bounds(layout, children, _twice(mixture))
+        bound, spent = trial_bounds(layout, children, _twice(mixture))
+        seconds += spent
         quality = xp.minimum(bound[:count], bound[count:]) + 1e-3 * xp.maximum(bound[:count], bound[count:])
         # minus infinity minus infinity and the like
         quality = xp.where(xp.isnan(quality), -xp.inf, quality)
         worst.append(xp.where(slots[:, 0] >= 0, quality, -xp.inf))
     order = xp.argsort(-xp.stack(worst, axis=1), axis=1)
-    return xp.take_along_axis(tried, order, axis=1)
+    return xp.take_along_axis(tried, order, axis=1), seconds
 
 
 def _twice(mixture: Mixture) -> Mixture:
@@ -131,11 +134,11 @@ def _twice(mixture: Mixture) -> Mixture:
     )
 
 
-def trial_bounds(layout: Layout, domains: Branches, mixture: Mixture) -> Array:
-    """Bounds ``[N]`` at the stored parameters."""
+def trial_bounds(layout: Layout, domains: Branches, mixture: Mixture) -> tuple[Array, float]:
+    """Bounds ``[N]`` at the stored parameters, and the seconds they took."""
     ascent = ascent_of(layout, domains, mixture)
     ascent.evaluate()
-    return ascent.best
+    return ascent.best, ascent.seconds
 
 
 def ascent_of(layout: Layout, domains: Branches, mixture: Mixture) -> Ascent:

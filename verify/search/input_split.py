@@ -46,17 +46,19 @@ ACAS Xu alike, 0 loops)."""
 @dataclass(frozen=True)
 class SplitOptions:
     """batch: boxes a round and worker; workers: threads; refine: CROWN intermediate bounds (else interval ones
-    only)."""
+    only); record: tell which clauses were refuted on which boxes (boxes are halved only then, never cut)."""
 
     batch: int = 256
     workers: int = 1
     refine: bool = True
+    record: bool = False
 
 
 @dataclass
 class SplitReport:
     """What a search did. `closed` says that no domain is left and none was lost; `stuck` are boxes too small to split
-    in this dtype; `exhausted` says that nothing more can be done with what is left (one pass only, or memory)."""
+    in this dtype; `exhausted` says that nothing more can be done with what is left (one pass only, or memory);
+    `refuted` tells, where that is wanted, boxes ``lower, upper [N, n]``, group and clause ``[N]``."""
 
     closed: bool = False
     exhausted: bool = False
@@ -64,6 +66,7 @@ class SplitReport:
     splits: int = 0
     halvings: int = 0
     stuck: list[Domains] = field(default_factory=list)
+    refuted: list[tuple[Array, Array, Array, Array]] = field(default_factory=list)
     witness: Any = None
 
 
@@ -132,6 +135,8 @@ def _collect(report: SplitReport, pool: Pool, outcomes: Sequence[_Outcome], chec
     """Book a round's outcomes; False when a witness ends the search."""
     for outcome in outcomes:
         report.splits += len(outcome.children)
+        if outcome.refuted is not None:
+            report.refuted.append(outcome.refuted)
         pool.push(outcome.children)
         if len(outcome.stuck):
             report.stuck.append(outcome.stuck)
@@ -145,12 +150,14 @@ def _collect(report: SplitReport, pool: Pool, outcomes: Sequence[_Outcome], chec
 
 @dataclass(frozen=True, eq=False)
 class _Outcome:
-    """A bounded batch: its open children, boxes that cannot be split, and points that look unsafe with their groups."""
+    """A bounded batch: its open children, boxes that cannot be split, points that look unsafe with their groups, and
+    (where it is wanted) what was refuted."""
 
     children: Domains
     stuck: Domains
     points: Array
     groups: Array
+    refuted: tuple[Array, Array, Array, Array] | None
 
 
 @np.errstate(all="ignore")
@@ -174,11 +181,15 @@ def _step(
     # NaN compares false, so that it refutes nothing.
     strongest = own.strongest(bound.lower)
     active = domains.active & ~(strongest > 0)
+    refuted = None
+    if options.record:
+        box, clause = xp.nonzero(domains.active & ~active)
+        refuted = (domains.lower[box], domains.upper[box], domains.group[box], clause)
     margin = xp.min(xp.where(active, strongest, xp.inf), axis=1)
     survivors = xp.nonzero(xp.any(active, axis=1))[0]
     if survivors.shape[0] == 0:
         nothing = domains.pick(slice(0, 0))
-        return _Outcome(nothing, nothing, domains.lower[:0], domains.group[:0])
+        return _Outcome(nothing, nothing, domains.lower[:0], domains.group[:0], refuted)
     inherited = _targets(plan, state, survivors)
     left = Domains(
         domains.lower[survivors],
@@ -191,11 +202,12 @@ def _step(
     kept = LinearBound(bound.coefficients[survivors], bound.constant[survivors], bound.lower[survivors])
     own = rows.of(left.group)
     points, groups = _probe(plan, rows, left, kept)
-    left, kept, own = _clipped(left, kept, own)
+    if not options.record:
+        left, kept, own = _clipped(left, kept, own)
     if not len(left):
-        return _Outcome(left, left, points, groups)
+        return _Outcome(left, left, points, groups, refuted)
     children, stuck = _split(left, _scores(left, kept, own))
-    return _Outcome(children, stuck, points, groups)
+    return _Outcome(children, stuck, points, groups, refuted)
 
 
 def _targets(plan: Plan, state: Relaxed, index: Array) -> dict[int, Interval]:
