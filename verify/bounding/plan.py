@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ..ops import rule
@@ -12,7 +13,24 @@ if TYPE_CHECKING:
     from ..graph import Graph, Node
 
 _KINKED = frozenset({"Relu", "LeakyRelu", "Abs", "Sign", "IsPositive", "IsNonNegative", "IsZero"})
-_MOVES = frozenset({"Reshape", "Transpose", "Take"})
+MOVES = frozenset({"Reshape", "Transpose", "Take"})
+"""Operators through which a nonlinear node is taken to read an earlier one."""
+
+_OPEN = MappingProxyType(
+    {
+        "Sign": (True, True),
+        "IsZero": (True, True),
+        "IsPositive": (False, True),
+        "IsNonNegative": (True, False),
+        "Floor": (True, False),
+        "Ceil": (False, True),
+        "Round": (True, True),
+    }
+)
+"""Whether a step's value just below (above) a kink differs from the one at the kink."""
+
+_STAIRS = MappingProxyType({"Floor": 0.0, "Ceil": 0.0, "Round": 0.5})
+"""Where the kinks of operators with one at every whole number lie, modulo 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,11 +39,16 @@ class Target:
 
     kinked   every reader is exact unless its input interval contains 0 inside, so only those entries matter.
     kinks    where its readers' pieces meet, if all of them are piecewise linear; None: they are not.
+    opened   whether some reader jumps just below, just above its kinks, so that a split needs ``z < kink`` (``z >
+             kink``) to leave one piece. False where a bound of that kind would reach anything but steps.
+    stairs   all readers are steps at every whole number plus this; None: they are not.
     """
 
     index: int
     kinked: bool
     kinks: tuple[float, ...] | None = None
+    opened: tuple[bool, bool] = (False, False)
+    stairs: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,23 +89,61 @@ def make_plan(graph: Graph) -> Plan:
     exact = _interval_exact(graph)
     readers: dict[int, list[tuple[str, bool]]] = {}
     kinks: dict[int, list[tuple[float, ...] | None]] = {}
+    private = _read_by_steps_alone(graph)
     for index in nonlinear:
         node = graph.nodes[index]
         for source in node.inputs:
             root = source
-            while graph.nodes[root].op in _MOVES:
+            while graph.nodes[root].op in MOVES:
                 root = graph.nodes[root].inputs[0]
             if graph.nodes[root].op != "Constant":
                 readers.setdefault(root, []).append((node.op, root == source or _only_reshapes(graph, source, root)))
                 kinks.setdefault(root, []).append(_kinks(node))
     sources = {
-        index: Target(index, all(op in _KINKED and direct for op, direct in readers[index]), _union(kinks[index]))
+        index: Target(
+            index,
+            all(op in _KINKED and direct for op, direct in readers[index]),
+            _union(kinks[index]),
+            *(_jumps([op for op, _ in readers[index]]) if private[index] else ((False, False), None)),
+        )
         for index in sorted(readers)
     }
     targets = {index: target for index, target in sources.items() if not exact[index]}
     elementwise = frozenset(index for index in nonlinear if rule(graph.nodes[index].op).relax is not None)
     largest = max(node.size for node in graph.nodes)
     return Plan(graph, graph.inputs[0], graph.outputs[0], sources, targets, nonlinear, elementwise, largest)
+
+
+def is_step(node: Node) -> bool:
+    """Whether the operator's value jumps at its kinks."""
+    return node.op in _OPEN
+
+
+def _jumps(ops: list[str]) -> tuple[tuple[bool, bool], float | None]:
+    """`Target.opened` and `Target.stairs` of a node with these readers, all of them steps."""
+    opened = any(_OPEN[op][0] for op in ops), any(_OPEN[op][1] for op in ops)
+    stairs = {_STAIRS.get(op) for op in ops}
+    return opened, stairs.pop() if len(stairs) == 1 else None
+
+
+def _read_by_steps_alone(graph: Graph) -> list[bool]:
+    """For every node whether its bounds are of use to steps alone.
+
+    Others may read its value (bounds go through them backwards), but not so that their own bounds follow from its
+    bounds by interval arithmetic. The interval ``[1e-45, 1]`` may then stand for ``0 < z <= 1``.
+    """
+    private = [True] * len(graph.nodes)
+    some = [False] * len(graph.nodes)
+    for index in range(len(graph.nodes) - 1, -1, -1):
+        node = graph.nodes[index]
+        for source in node.inputs:
+            if node.op in MOVES:
+                private[source], some[source] = private[source] and private[index], some[source] or some[index]
+            elif is_step(node):
+                some[source] = True
+            elif rule(node.op).linear is None or node.op in ("Scale", "Concat"):
+                private[source] = False
+    return [alone and step for alone, step in zip(private, some, strict=True)]
 
 
 def _kinks(node: Node) -> tuple[float, ...] | None:
@@ -123,7 +184,7 @@ def _interval_exact(graph: Graph) -> list[bool]:
         elif rule(node.op).linear is None:
             # The range of an elementwise function of one refined input is exact enough; of several it is not.
             mixed.append(0 if len(node.inputs) == 1 and rule(node.op).backward is None else 2)
-        elif node.op in _MOVES or node.op in ("Scale", "Concat"):
+        elif node.op in MOVES or node.op in ("Scale", "Concat"):
             mixed.append(max(mixed[source] for source in node.inputs))
         else:
             on_input = len(node.inputs) == 1 and mixed[node.inputs[0]] == 0 and _linear_ancestry(graph, node.inputs[0])
@@ -134,7 +195,7 @@ def _interval_exact(graph: Graph) -> list[bool]:
 def _linear_ancestry(graph: Graph, index: int) -> bool:
     """Whether the node is the input seen through moves and scalings only."""
     while graph.nodes[index].op not in ("Input", "Constant"):
-        if graph.nodes[index].op not in _MOVES and graph.nodes[index].op != "Scale":
+        if graph.nodes[index].op not in MOVES and graph.nodes[index].op != "Scale":
             return False
         index = graph.nodes[index].inputs[0]
     return True

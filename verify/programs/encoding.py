@@ -132,7 +132,8 @@ def encode(
     lower, upper   the box, float64 ``[n]``;  intervals  finite bounds of every node, float64 ``[E]`` each.
     rows, offsets  the clause, ``[S, m]`` and ``[S]`` with S at least 1.
     relaxed        facets and no integers (a linear programme); otherwise one choice of each undecided entry.
-    phases         by nonlinear node: ``[E]`` of -1, 0, +1: its pre-activation is <= 0, free, >= 0.
+    phases         by nonlinear node: ``[E]`` of -1, 0, +1: its pre-activation is <= 0, free, >= 0; `roles.HELD`: within
+                   bounds that the domain demands.
     wiring         `wire` of the graph, where one was made for a box that contains this one.
     floor          a known lower bound of the optimum.
     Raises `NotEncodable` (operator, infinite bound) and `EmptyDomain` (phases against bounds).

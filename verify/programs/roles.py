@@ -26,6 +26,10 @@ Bounds = tuple[np.ndarray, np.ndarray]
 """Lower and upper bounds of a node's entries, float64 ``[E]``."""
 
 
+HELD = 2
+"""The phase of an entry whose given bounds are all that its splits say."""
+
+
 class NotEncodable(Exception):
     """The graph on this region has no programme: an operator is not piecewise linear, or a bound is infinite."""
 
@@ -121,7 +125,7 @@ EXTREMA = frozenset({"Max", "Min"})
 def narrow(graph: Graph, intervals: Sequence[Bounds], phases: Mapping[int, np.ndarray] | None) -> list[Bounds]:
     """The bounds ``[E]`` of every node with the phases of nonlinear nodes applied to what these read.
 
-    phases   by node index, ``[E]`` of -1 (pre-activation <= 0), 0 (free), +1 (pre-activation >= 0).
+    phases   by node index, ``[E]`` of -1 (pre-activation <= 0), 0 (free), +1 (pre-activation >= 0), `HELD`.
     Raises `EmptyDomain` where a phase contradicts its bounds.
     """
     narrowed = [(low.reshape(-1), high.reshape(-1)) for low, high in intervals]
@@ -130,7 +134,7 @@ def narrow(graph: Graph, intervals: Sequence[Bounds], phases: Mapping[int, np.nd
             raise ValueError(f"node {graph.nodes[index].name} ({graph.nodes[index].op}) has no phases")
         source = graph.nodes[index].inputs[0]
         low, high = narrowed[source]
-        low, high = np.where(phase > 0, np.maximum(low, 0.0), low), np.where(phase < 0, np.minimum(high, 0.0), high)
+        low, high = np.where(phase == 1, np.maximum(low, 0.0), low), np.where(phase == -1, np.minimum(high, 0.0), high)
         if (low > high).any():
             raise EmptyDomain
         narrowed[source] = low, high

@@ -13,10 +13,10 @@ import numpy as np
 
 from ..arrays import Backend, to_numpy
 from ..budget import TimeUp
-from ..ops.arrays import unit_roundoff
 from .activation_root import Root, open_root
 from .activation_split import BranchOptions, BranchReport, mixture_of, search
 from .branching import ascent_of
+from .leaves import programme
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -155,7 +155,7 @@ class ActivationSearch:
                     continue
                 self.programmes += 1
                 try:
-                    leaf = leaf_bound(graph, **_programme(layout, self.rows, domain), deadline=deadline)
+                    leaf = leaf_bound(graph, **programme(layout, graph, self.rows, domain), deadline=deadline)
                 except NotEncodable:
                     self.lost += 1
                     continue
@@ -175,43 +175,3 @@ class ActivationSearch:
                 self.lost += 1
         return None
 
-
-def _programme(layout: Layout, rows: Rows, domain: Branches) -> dict[str, Any]:
-    """The arguments of `leaf_bound` for one domain: box, bounds of all nodes, rows, offsets and phases, in float64."""
-
-    def flat(x: Array) -> np.ndarray:
-        return to_numpy(x).reshape(-1).astype(np.float64)
-
-    plan = layout.base.plan
-    base = layout.bounds(domain)
-    intervals = [
-        (flat(base.intervals[index][0]), flat(base.intervals[index][1])) for index in range(len(plan.graph.nodes))
-    ]
-    mixture = mixture_of(rows, domain.base, domain.clause)
-    present = np.isfinite(to_numpy(mixture.offsets)[0])
-    matrix, offsets = (to_numpy(x)[0][present].astype(np.float64) for x in (mixture.rows, mixture.offsets))
-    # Rows were rounded to the search's dtype: what they may be off by counts as unsafe.
-    largest = np.maximum(*(abs(end) for end in intervals[plan.output]))
-    offsets = offsets + unit_roundoff(rows.rows) * (abs(matrix) @ largest + abs(offsets))
-    phases: dict[int, np.ndarray] = {}
-    for block in layout.slots:
-        entries = to_numpy(block.entries)
-        for slot, sign, point in zip(*(to_numpy(x)[0] for x in (domain.slot, domain.sign, domain.point)), strict=True):
-            if block.start <= slot < block.stop and point == 0:
-                for reader in plan.nonlinear:
-                    node = plan.graph.nodes[reader]
-                    if node.inputs == (block.node,) and node.op in _PHASED:
-                        known = phases.setdefault(reader, np.zeros(node.size, dtype=np.int64))
-                        known[entries[int(slot) - block.start]] = int(sign)
-    return {
-        "lower": flat(base.lower),
-        "upper": flat(base.upper),
-        "intervals": intervals,
-        "rows": matrix,
-        "offsets": offsets,
-        "phases": phases,
-    }
-
-
-_PHASED = frozenset({"Relu", "LeakyRelu", "Abs"})
-"""Operators whose split at zero the linear programmes know as a phase."""

@@ -132,7 +132,8 @@ def _children(layout: Layout, domains: Branches) -> Branches:
     Once each, even while they are few: two or three splits at a time fill a batch sooner, but their later choices are
     stale (MNIST 256x2, property 10: 4,900 domains instead of 100).
     """
-    return split(domains, 0, split_points(layout, domains, domains.next[:, 0]))
+    slots = domains.next[:, 0]
+    return split(domains, 0, split_points(layout, domains, slots), layout.opened(slots))
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ are stored likewise.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ..bounding.families import Family
-    from ..bounding.plan import Plan
+    from ..bounding.plan import Plan, Target
     from ..graph import Array
     from ..ops.rule import Interval
 
@@ -33,6 +34,7 @@ class Columns:
 
     side    0 or 1 for weights of lower or upper lines.
     kinks   for slots: where it is split, or None where any point will do.
+    opened  for slots: whether the parts below and above a kink exclude the kink itself (`plan.Target`).
     """
 
     node: int
@@ -40,6 +42,7 @@ class Columns:
     start: int
     side: int = 0
     kinks: tuple[float, ...] | None = None
+    opened: tuple[bool, bool] = (False, False)
 
     @property
     def stop(self) -> int:
@@ -94,6 +97,19 @@ class Layout:
             empty,
             xp.full((count, 1), -1, dtype=xp.int64, **options),
         )
+
+    def opened(self, slots: Array) -> tuple[Array, Array] | None:
+        """Whether the lower and upper parts of splits at the slots ``[N]`` are open; None if none is."""
+        if not any(side for block in self.slots for side in block.opened):
+            return None
+        masks = []
+        for side in (0, 1):
+            mask = slots < -1
+            for block in self.slots:
+                if block.opened[side]:
+                    mask = mask | ((slots >= block.start) & (slots < block.stop))
+            masks.append(mask)
+        return masks[0], masks[1]
 
     def bounds(self, domains: Branches) -> Base:
         """The domains' boxes and bounds ``[N, ...]``."""
@@ -229,40 +245,58 @@ def _widen(x: Array, width: int, fill: int) -> Array:
     return xp.concat([x, more], axis=1)
 
 
-def split(domains: Branches, column: int, points: Array) -> Branches:
-    """Both children of every domain at the slot ``next[:, column]`` and the points ``[N]``; domains without a slot
+def split(domains: Branches, column: int, points: Array, opened: tuple[Array, Array] | None = None) -> Branches:
+    """The children of every domain at the slot ``next[:, column]`` and the points ``[N]``; domains without a slot
     there stay as they are.
 
-    The lower halves come first, then the upper ones.
+    The lower parts come first, then the upper ones. Where the lower (upper) part is `opened` (two masks ``[N]``), it
+    ends at the next floating-point number, which stands for excluding the point; with both, a third child has the point
+    alone.
     """
     xp = array_namespace(domains.low)
     slots = domains.next[:, column]
     whole = xp.nonzero(slots < 0)[0]
     index = xp.nonzero(slots >= 0)[0]
     parents, slots, points = domains.pick(index), slots[index], points[index]
+    ends = {-1: points, 1: points}
+    apart = xp.zeros((0,), dtype=index.dtype, **options_like(domains.low))
+    if opened is not None:
+        for sign, mask in zip((-1, 1), opened, strict=True):
+            ends[sign] = xp.where(mask[index], xp.nextafter(points, xp.full_like(points, sign * xp.inf)), points)
+        apart = xp.nonzero(opened[0][index] & opened[1][index])[0]
     row = xp.arange(index.shape[0], **options_like(domains.low))
     children = []
-    for sign in (-1, 1):
+    for sign, edge in ends.items():
         low, high = parents.low + 0, parents.high + 0
+        # A part that is empty, of a split at an end, stands for that end.
         if sign > 0:
-            low[row, slots] = xp.maximum(low[row, slots], points)
+            low[row, slots] = xp.minimum(xp.maximum(low[row, slots], edge), high[row, slots])
         else:
-            high[row, slots] = xp.minimum(high[row, slots], points)
-        one = xp.ones_like(parents.low[:, :1]) if parents.low.shape[1] else points[:, None] * 0 + 1
-        children.append(
-            replace(
-                parents,
-                low=low,
-                high=high,
-                slot=xp.concat([parents.slot, slots[:, None]], axis=1),
-                sign=xp.concat([parents.sign, sign * one], axis=1),
-                point=xp.concat([parents.point, points[:, None]], axis=1),
-                beta=xp.concat([parents.beta, 0 * one], axis=1),
-            )
-        )
+            high[row, slots] = xp.maximum(xp.minimum(high[row, slots], edge), low[row, slots])
+        children.append(_constrained(replace(parents, low=low, high=high), slots, sign, points))
+    if apart.shape[0]:
+        at, slots, points = parents.pick(apart), slots[apart], points[apart]
+        row = row[: apart.shape[0]]
+        low, high = at.low + 0, at.high + 0
+        low[row, slots] = high[row, slots] = points
+        at = _constrained(replace(at, low=low, high=high), slots, -1, points)
+        children.append(_constrained(at, slots, 1, points))
     if whole.shape[0]:
         children.append(domains.pick(whole))
     return join(children)
+
+
+def _constrained(domains: Branches, slots: Array, sign: int, points: Array) -> Branches:
+    """The domains with one more constraint each: ``sign * (value - point) >= 0`` at the slots ``[N]``."""
+    xp = array_namespace(domains.low)
+    one = xp.ones_like(points)[:, None]
+    return replace(
+        domains,
+        slot=xp.concat([domains.slot, slots[:, None]], axis=1),
+        sign=xp.concat([domains.sign, sign * one], axis=1),
+        point=xp.concat([domains.point, points[:, None]], axis=1),
+        beta=xp.concat([domains.beta, 0 * one], axis=1),
+    )
 
 
 class BranchPool:
@@ -291,16 +325,43 @@ class BranchPool:
         return join(take(self.blocks, count))
 
 
-def undecided(low: Array, high: Array, kinks: tuple[float, ...] | None) -> Array:
-    """Whether an entry with these bounds can be split: a kink lies inside or, without kinks, the interval has a
-    width that floating point can halve."""
+def undecided(
+    low: Array, high: Array, kinks: tuple[float, ...] | None, opened: tuple[bool, bool] = (False, False)
+) -> Array:
+    """Whether an entry with these bounds can be split: a kink lies inside (or at an end that a step jumps at) or,
+    without kinks, the interval has a width that floating point can halve."""
     xp = array_namespace(low)
     if kinks is None:
         return high - low > 64 * unit_roundoff(low) * (abs(low) + abs(high))
     inside = xp.zeros(low.shape, dtype=xp.bool, **options_like(low))
     for kink in kinks:
-        inside = inside | ((low < kink) & (high > kink))
+        inside = inside | kink_inside(low, high, kink, opened)
     return inside
+
+
+def kink_inside(low: Array, high: Array, kink: float, opened: tuple[bool, bool]) -> Array:
+    """Whether the kink parts the interval: parts that are closed there need some width on both sides."""
+    inside = (low < kink) & (high > kink)
+    if opened[0]:
+        inside = inside | ((low < kink) & (high >= kink))
+    if opened[1]:
+        inside = inside | ((low <= kink) & (high > kink))
+    return inside
+
+
+STAIRS_AT_MOST = 64
+"""Kinks of a node up to which an operator with one at every whole number is split at them; beyond, anywhere."""
+
+
+def _kinks_of(target: Target, low: Array, high: Array) -> tuple[float, ...] | None:
+    """Where entries with these bounds are split."""
+    if target.stairs is None or target.kinks is not None:
+        return target.kinks
+    least, most = float(low.min()), float(high.max())
+    if not most - least < STAIRS_AT_MOST:
+        return None
+    first = math.floor(least - target.stairs) + target.stairs
+    return tuple(first + step for step in range(STAIRS_AT_MOST + 2) if least <= first + step <= most)
 
 
 def make_layout(base: Base) -> Layout:
@@ -315,10 +376,11 @@ def make_layout(base: Base) -> Layout:
             continue
         low, high = (end.reshape(end.shape[0], -1) for end in base.intervals[node])
         xp = array_namespace(low)
-        open_ = undecided(low, high, target.kinks)
-        entries = xp.nonzero(xp.any(open_, axis=0))[0]
+        kinks = _kinks_of(target, low, high)
+        opened = target.opened if kinks is not None else (False, False)
+        entries = xp.nonzero(xp.any(undecided(low, high, kinks, opened), axis=0))[0]
         if entries.shape[0]:
-            slots.append(Columns(node, entries, position, kinks=target.kinks))
+            slots.append(Columns(node, entries, position, kinks=kinks, opened=opened))
             position += int(entries.shape[0])
     families = base.families(plan.output)
     weights: list[Columns] = []

@@ -17,7 +17,7 @@ from ..arrays import array_namespace, options_like
 from ..bounding.alpha import Ascent, Mixture
 from ..ops import rule
 from ..ops.arrays import zeros_like_shape
-from .branches import Branches, Layout, split, undecided
+from .branches import Branches, Layout, kink_inside, split, undecided
 
 if TYPE_CHECKING:
     from ..graph import Array
@@ -51,7 +51,7 @@ def still_open(layout: Layout, domains: Branches) -> Array:
     parts = [xp.zeros((len(domains), 0), dtype=xp.bool, **options_like(domains.low))]
     for block in layout.slots:
         here = slice(block.start, block.stop)
-        parts.append(undecided(domains.low[:, here], domains.high[:, here], block.kinks))
+        parts.append(undecided(domains.low[:, here], domains.high[:, here], block.kinks, block.opened))
     return xp.concat(parts, axis=1)
 
 
@@ -84,7 +84,7 @@ def split_points(layout: Layout, domains: Branches, slots: Array) -> Array:
         here = (slots >= block.start) & (slots < block.stop)
         distance = xp.full_like(middle, xp.inf)
         for kink in block.kinks or ():
-            nearer = here & (low < kink) & (high > kink) & (abs(kink - middle) < distance)
+            nearer = here & kink_inside(low, high, kink, block.opened) & (abs(kink - middle) < distance)
             points = xp.where(nearer, kink, points)
             distance = xp.where(nearer, abs(kink - middle), distance)
     return points
@@ -116,7 +116,8 @@ def filtered(layout: Layout, domains: Branches, tried: Array, mixture: Mixture) 
     for column in range(tried.shape[1]):
         slots = tried[:, column : column + 1]
         trial = replace(domains, next=xp.clip(slots, 0, None))
-        children = split(trial, 0, split_points(layout, trial, trial.next[:, 0]))
+        first = trial.next[:, 0]
+        children = split(trial, 0, split_points(layout, trial, first), layout.opened(first)).pick(slice(2 * count))
         bound, spent = trial_bounds(layout, children, _twice(mixture))
         seconds += spent
         quality = xp.minimum(bound[:count], bound[count:]) + 1e-3 * xp.maximum(bound[:count], bound[count:])

@@ -38,7 +38,7 @@ def tighten(
     for block in layout.slots:
         here = slice(block.start, block.stop)
         low, high = domains.low[:, here] + 0, domains.high[:, here] + 0
-        box, column = xp.nonzero(undecided(low, high, block.kinks))
+        box, column = xp.nonzero(undecided(low, high, block.kinks, block.opened))
         step = max(1, rows // 2)
         for start in range(0, box.shape[0], step):
             b, c = box[start : start + step], column[start : start + step]
