@@ -10,9 +10,7 @@ from boundsmith.verify.budget import Deadline, MemoryBudget
 from boundsmith.verify.graph import Graph
 from boundsmith.verify.problem import Group, Problem
 from boundsmith.verify.rows import prepare_rows
-from boundsmith.verify.search.activation_root import open_root
 from boundsmith.verify.search.activation_search import ActivationSearch
-from hypothesis import assume, reject
 
 from tests.networks import node
 from tests.onnx_files import rational
@@ -68,15 +66,7 @@ def search_of(problem, backend=DOUBLE, workers=1, memory=1 << 28):
 def decide(problem, seconds=20.0, check=None, **settings):
     """The search after one run, and the witness."""
     search = search_of(problem, **settings)
-    deadline = Deadline.after(seconds)
-    try:
-        search.root = open_root(search.plan, search.rows, search.lower, search.upper, deadline, search.memory)
-        # Where nothing can be split the search has nothing to say: see `test_networks_without_anything_to_split`.
-        assume(search.root.layout is None or search.root.layout.width > 0)
-        report = search.run(deadline, check or checker(problem))
-    except TypeError:
-        # See `test_domains_in_which_no_line_is_free`.
-        reject()
+    report = search.run(Deadline.after(seconds), check or checker(problem))
     return search, report.witness
 
 

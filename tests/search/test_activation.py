@@ -66,7 +66,7 @@ def assert_agrees(problem, shift, search, witness):
         assert witness is not None
 
 
-@pytest.mark.parametrize("op", CONTINUOUS)
+@pytest.mark.parametrize("op", [*UNARY, *EXTREMA])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 100_000), shift=st.sampled_from([-0.1, -1e-3, 1e-3, 0.1]))
@@ -74,16 +74,22 @@ def test_agrees_with_enumeration_of_pieces(op, dtype, seed, shift):
     graph = tiny(op, seed, width=2)
     problem = random_problem(graph, seed, shift, rows=(1, 3, 2)[: 1 + seed % 3], boxes=1 + seed % 2)
     search, witness = decide(problem, backend=Backend(dtype), workers=1 + seed % 2)
-    if not search.lost:
+    if shift < 0 and op in STEPS and witness is None:
+        # The least value may be one at a jump, where a float seldom is.
+        assert not search.closed
+    else:
         assert_agrees(problem, shift, search, witness)
-    assert dtype == "float32" or not search.lost
 
 
-@pytest.mark.parametrize("op", [*STEPS, *EXTREMA])
+STAIRS = ("Floor", "Ceil", "Round")
+
+
+@pytest.mark.parametrize("op", [*STEPS, *EXTREMA, *STAIRS])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
 @settings(max_examples=4, deadline=None)
-@given(seed=st.integers(0, 100_000), shift=st.sampled_from([-0.1, -1e-2, -1e-6, 1e-2]))
-def test_steps_and_extrema_are_never_closed_falsely(op, seed, shift):
-    """They may stay open (their splits need not end), but what a sample violates is not refuted."""
+@given(seed=st.integers(0, 100_000), shift=st.sampled_from([-0.1, -1e-2, -1e-6, 0.1]))
+def test_jumps_and_extrema_agree_with_samples(op, dtype, seed, shift):
+    """Splits come to an end, and what a sample violates is not refuted."""
     graph = tiny(op, seed, width=2)
     rng = np.random.default_rng(seed)
     lower = rng.uniform(-1.2, 0.0, 2)
@@ -92,7 +98,8 @@ def test_steps_and_extrema_are_never_closed_falsely(op, seed, shift):
     matrix = rng.normal(size=(1 + seed % 3, 2))
     least = (outputs(graph, points) @ matrix.T).max(axis=1).min()
     problem = problem_of(graph, (lower, upper, [(matrix, np.full(len(matrix), least - shift))]))
-    search, witness = decide(problem, seconds=0.3)
+    search, witness = decide(problem, seconds=5.0, backend=Backend(dtype))
+    assert search.finished or witness is not None
     if shift < 0:
         assert not search.closed
     if witness is not None:
@@ -114,18 +121,21 @@ def test_agrees_with_z3(op, seed, shift):
         least = (outputs(graph, points) @ matrix.T - offsets).max(axis=1).min()
         clauses.append((matrix, offsets + least - shift))
     problem = problem_of(graph, (lower, upper, clauses))
-    search, witness = decide(problem, seconds=1.0)
+    search, witness = decide(problem)
+    assert search.finished or witness is not None
     if search.closed or witness is not None:
         assert exists_unsafe(problem) in (witness is not None, None)
         assert search.closed == (witness is None)
     else:
-        assert op in (*STEPS, *EXTREMA)
+        # Attained at a jump only, where a float seldom is.
+        assert op in STEPS
+        assert exists_unsafe(problem) in (True, None)
 
 
 @settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 100_000), shift=st.sampled_from([-0.1, -1e-3, 1e-3, 0.1]))
 def test_agrees_with_mixed_integer_programming(seed, shift):
-    graph = tiny(CONTINUOUS[seed % len(CONTINUOUS)], seed, width=3)
+    graph = tiny((*CONTINUOUS, *EXTREMA)[seed % (len(CONTINUOUS) + 2)], seed, width=3)
     rng = np.random.default_rng(seed)
     points = samples(-np.ones((1, 2)), np.ones((1, 2)), 3000, seed)[:, 0]
     clauses = []
@@ -138,19 +148,14 @@ def test_agrees_with_mixed_integer_programming(seed, shift):
     assert (report.status, search.closed, witness is not None) in (("unsat", True, False), ("sat", False, True))
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
 @settings(max_examples=8, deadline=None)
-@given(seed=st.integers(0, 100_000), shift=st.sampled_from([-0.05, -1e-3, 0.3]))
-def test_convolution_and_pooling_are_never_closed_falsely(seed, shift):
+@given(seed=st.integers(0, 100_000), shift=st.sampled_from([-0.05, -1e-3, 1e-2]))
+def test_max_pooling_agrees_with_enumeration(dtype, seed, shift):
     graph = pooling(seed)
-    points = samples(-np.ones((1, 2)), np.ones((1, 2)), 3000, seed)[:, 0]
-    matrix = np.random.default_rng(seed).normal(size=(2, 2))
-    least = (outputs(graph, points) @ matrix.T).max(axis=1).min()
-    problem = problem_of(graph, (-np.ones(2), np.ones(2), [(matrix, np.full(2, least - shift))]))
-    search, witness = decide(problem, seconds=0.5)
-    if shift < 0:
-        assert not search.closed
-    if witness is not None:
-        assert margins(problem, 0, witness[None])[0] <= 0
+    problem = random_problem(graph, seed, shift, rows=(1, 2))
+    search, witness = decide(problem, backend=Backend(dtype))
+    assert_agrees(problem, shift, search, witness)
 
 
 @pytest.mark.parametrize(

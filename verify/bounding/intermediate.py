@@ -57,9 +57,10 @@ def tighten(
     deadline: Deadline = NEVER,
     iterations: int = ITERATIONS,
     note: Callable[[EntryBounds], None] | None = None,
+    only: frozenset[int] | None = None,
 ) -> Base:
-    """The base with optimised bounds of its undecided entries, `iterations` gradient steps each; at most `rows` rows
-    are bounded at once. `note` is told what gave every bound.
+    """The base with optimised bounds of its undecided entries (of `only` these nodes), `iterations` gradient steps
+    each; at most `rows` rows are bounded at once. `note` is told what gave every bound.
 
     Stops quietly when the deadline passes: what is done so far is kept.
     """
@@ -74,7 +75,7 @@ def tighten(
                     intervals[index], node_interval(node, rule(node.op), [intervals[source] for source in node.inputs])
                 )
             continue
-        if index not in plan.targets or deadline.passed:
+        if index not in plan.targets or deadline.passed or (only is not None and index not in only):
             continue
         low, high = (end.reshape(end.shape[0], -1) + 0 for end in intervals[index])
         xp = array_namespace(low)

@@ -61,8 +61,8 @@ def leaf_bound(
     graph           one flat input and output node, float64 parameters.
     lower, upper    the box, float64 ``[n]``;  intervals  bounds of every node on the domain, float64 ``[E]`` each.
     rows, offsets   the clause, ``[S, m]`` and ``[S]`` (unsafe iff all ``rows y <= offsets``).
-    phases          by nonlinear node: ``[E]`` of -1, 0, +1: its pre-activation is <= 0, free, >= 0; `roles.HELD`: within
-                    bounds that the domain demands.
+    phases          by nonlinear node: ``[E]`` of -1, 0, +1: its pre-activation is <= 0, free, >= 0; `roles.HELD`:
+                    within bounds that the domain demands.
     wiring          `wiring.wire` of a domain that contains this one; saves forming its rows again.
     """
     try:

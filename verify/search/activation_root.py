@@ -1,7 +1,8 @@
 """The root of activation branch-and-bound: what can be proved before anything is split, cheap steps first.
 
 CROWN bounds, then a few gradient steps on the final rows, then optimised bounds of intermediate values (the
-expensive part), then more steps; whatever is closed on the way is dropped.
+expensive part), then more steps; whatever is closed on the way is dropped. What is left goes to the search on a graph
+where splits are exact (`pieces`); the tighter relaxation of a maximum as a whole has done its part by then.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ..bounding.crown import relax, row_bounds
 from ..bounding.intermediate import tighten
 from .activation_split import mixture_of
 from .branches import BranchPool, Layout, make_layout, start_weights
+from .pieces import with_exact_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,6 +78,11 @@ def open_root(
     if group.shape[0]:
         base = tighten(base, min(at_once, 512), deadline)
         group, clause, parameters, best = _ascend(base, rows, group, clause, parameters, LAST_STEPS, at_once, deadline)
+    if group.shape[0]:
+        base, fresh = with_exact_pieces(base, deadline, memory)
+        if fresh:
+            base = tighten(base, min(at_once, 512), deadline, only=fresh)
+            group, clause, parameters, best = _ascend(base, rows, group, clause, None, LAST_STEPS, at_once, deadline)
     if group.shape[0] == 0:
         return Root(None, pool, 0.0)
     layout = make_layout(base)

@@ -174,4 +174,3 @@ class ActivationSearch:
                     return None
                 self.lost += 1
         return None
-
