@@ -177,12 +177,30 @@ class GraphBuilder:
             return self.reshape(x, shape)
         return self.add("Transpose", (x,), shape, attributes={"perm": order})
 
+    def is_joined(self, x: Variable) -> bool:
+        """Whether `x` is a view of several tensors that lie in it one after the other."""
+        node = self.nodes[self._before_reshapes(x).index]
+        return node.op == "Concat" and math.prod(node.shape[: node.attributes["axis"]]) == 1
+
+    def _one_part(self, x: Variable, flat: np.ndarray) -> tuple[Variable, np.ndarray]:
+        """Of tensors joined one after the other, the one that all of `flat` picks from, and where in it."""
+        low, high = (int(flat.min()), int(flat.max())) if flat.size else (-1, -1)
+        if low < 0 or not self.is_joined(x):
+            return x, flat
+        start = 0
+        for index in self.nodes[x.index].inputs:
+            part = Variable(index, self.nodes[index].shape, x.dtype, x.integral)
+            if start <= low and high < start + part.size:
+                return self._one_part(self._before_reshapes(part), flat - start)
+            start += part.size
+        return x, flat
+
     def take(self, x: Variable, indices: np.ndarray, fill: float = 0.0) -> Variable:
         """``y.flat = x.flat[indices]``; index -1 means `fill`."""
         # `ascontiguousarray` would give a scalar an axis.
         flat = np.asarray(indices, dtype=np.int64, order="C").reshape(self.claim(indices.shape))
         has_fill = bool(flat.size) and int(flat.min()) < 0
-        source = self._before_reshapes(x)
+        source, flat = self._one_part(self._before_reshapes(x), flat)
         earlier = self.nodes[source.index]
         if earlier.op == "Take":
             inner = earlier.params["indices"].reshape(-1)

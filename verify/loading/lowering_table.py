@@ -16,6 +16,7 @@ from . import (
     lowering_index,
     lowering_linear,
     lowering_pool,
+    lowering_recurrent,
     lowering_reduce,
     lowering_shape,
 )
@@ -40,6 +41,7 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
             lowering_index,
             lowering_linear,
             lowering_pool,
+            lowering_recurrent,
             lowering_reduce,
             lowering_shape,
         )

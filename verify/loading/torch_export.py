@@ -17,6 +17,7 @@ from .onnx_import import TensorInfo
 from .simplify import simplify
 from .torch_call import AtenCall, Handler
 from .torch_operators import ROWS as COMPUTING
+from .torch_recurrent import ROWS as RECURRENT
 from .torch_shapes import ROWS as MOVING
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from ..graph import Graph
 
-HANDLERS: Mapping[str, Handler] = MappingProxyType({**COMPUTING, **MOVING})
+HANDLERS: Mapping[str, Handler] = MappingProxyType({**COMPUTING, **MOVING, **RECURRENT})
 """aten operator name (without overload) to how it is lowered."""
 
 _MALFORMED = (ValueError, IndexError, KeyError, TypeError, AttributeError, ArithmeticError)
