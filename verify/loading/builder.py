@@ -6,7 +6,7 @@ Importers hold every tensor as a `Value`: a `Variable` (it depends on the networ
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -44,6 +44,26 @@ class Variable:
     @property
     def size(self) -> int:
         return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Masked(Variable):
+    """A tensor some entries of which are minus infinity: the `hidden` ones, whose values in the graph mean nothing.
+
+    What excludes positions from a softmax. Only lowerings that know of it may be given one; the importers see to that.
+    """
+
+    hidden: np.ndarray = field(kw_only=True, compare=False)
+
+
+MASK_READERS = frozenset({"Softmax", "softmax", "_softmax"})
+"""The operators, in ONNX's and aten's names, whose lowerings take a `Masked` operand."""
+
+
+def check_masks(op_type: str, values: Iterable[Any]) -> None:
+    """Raise `LoweringError` where an operator that knows nothing of masks is given a masked tensor."""
+    if op_type not in MASK_READERS and any(isinstance(value, Masked) for value in values):
+        raise LoweringError("it reads entries that are minus infinity, which only a softmax right behind them may")
 
 
 Value = Variable | Array
@@ -258,6 +278,14 @@ class GraphBuilder:
         operands = [self.broadcast(x, shape) for x in terms]
         whole = all(x.integral for x in terms)
         return self.add("Add", operands, shape, attributes={"signs": tuple(signs)}, integral=whole)
+
+    def masked(self, x: Variable, added: np.ndarray) -> Variable:
+        """``x + added`` where entries of `added` may be minus infinity."""
+        hidden = np.isneginf(added)
+        shifted = self.scale(x, shift=np.where(hidden, 0.0, added))
+        return Masked(
+            shifted.index, shifted.shape, shifted.dtype, shifted.integral, hidden=np.broadcast_to(hidden, shifted.shape)
+        )
 
     def difference(self, a: Value, b: Value) -> Variable:
         """``a - b``, at least one of them a variable."""

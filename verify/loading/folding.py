@@ -201,5 +201,5 @@ _BROADCASTING = frozenset(_ELEMENTWISE)
 
 _BUILT_DIRECTLY = frozenset({"ConstantOfShape", "Range", "EyeLike", "Shape", "Size"})
 
-FOLDED_ONLY = ("Mod", "ReduceProd")
+FOLDED_ONLY = ("Mod",)
 """Operators that are understood of constants only."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .builder import Masked
 from .lowering import Call, Lowering, LoweringError, normal_axis
 from .lowering_arithmetic import clip
 
@@ -94,8 +95,16 @@ def _swish(call: Call) -> Value:
     return call.builder.product(x, call.builder.unary("Sigmoid", call.builder.affine(x, alpha)))
 
 
-def softmax_denominator(builder: GraphBuilder, x: Variable, axis: int) -> Variable:
-    """``sum_j exp(x_j - x_i) = 1 / softmax(x)_i`` along `axis`, without subtracting an element from itself."""
+def kept(builder: GraphBuilder, x: Variable, chosen: np.ndarray) -> Variable:
+    """`x` where `chosen`, an array of its shape, and 0 elsewhere, whatever `x` is there."""
+    return builder.take(x, np.where(chosen, np.arange(x.size, dtype=np.int64).reshape(x.shape), -1))
+
+
+def softmax_denominator(builder: GraphBuilder, x: Variable, axis: int, hidden: np.ndarray | None = None) -> Variable:
+    """``sum_j exp(x_j - x_i) = 1 / softmax(x)_i`` along `axis`, without subtracting an element from itself.
+
+    Entries that are `hidden`, an array of `x`'s shape, do not count; the result means nothing there.
+    """
     count = x.shape[axis]
     others = np.array([[j for j in range(count) if j != i] for i in range(count)], dtype=np.int64)
     builder.claim((*x.shape, count))
@@ -103,6 +112,9 @@ def softmax_denominator(builder: GraphBuilder, x: Variable, axis: int) -> Variab
     other = builder.take(x, along[..., others])
     own = builder.take(x, np.broadcast_to(along[..., :, None], (*along.shape, count - 1)))
     ratios = builder.unary("Exp", builder.sum_of((other, own), (1, -1)))
+    if hidden is not None:
+        # Not multiplied by zero: hidden entries may overflow.
+        ratios = kept(builder, ratios, ~hidden.reshape(-1)[along[..., others]])
     total = builder.reduce_sum(ratios, (len(ratios.shape) - 1,), keepdims=False)
     moved = (*range(axis), len(x.shape) - 1, *range(axis, len(x.shape) - 1))
     return builder.transpose(builder.affine(total, shift=1.0), moved)
@@ -116,15 +128,25 @@ def _softmax(call: Call, log: bool) -> Value:
         # Before opset 13 the tensor is flattened to a matrix at the axis and normalised over its rows.
         cut = normal_axis(call.integer("axis", 1), len(shape))
         if any(extent != 1 for extent in shape[cut + 1 :]):
+            if isinstance(x, Masked):
+                raise LoweringError("it reads entries that are minus infinity over several axes")
             x = builder.reshape(x, (*shape[:cut], int(np.prod(shape[cut:], dtype=np.int64))))
         axis = cut
     else:
         axis = normal_axis(call.integer("axis", -1), len(shape))
+    return builder.reshape(softmax(builder, x, axis, log), shape)
+
+
+def softmax(builder: GraphBuilder, x: Variable, axis: int, log: bool = False) -> Variable:
+    """The softmax of a tensor along `axis`, or its logarithm; entries that a mask hides get 0."""
+    hidden = x.hidden if isinstance(x, Masked) else None
+    if hidden is not None and (log or bool(hidden.all(axis=axis).any())):
+        raise LoweringError("all entries of a row are minus infinity, or their logarithms are asked for")
     if x.shape[axis] == 1:
-        return np.full(shape, 0.0 if log else 1.0, dtype=x.dtype)
-    total = softmax_denominator(builder, x, axis)
+        return builder.constant(np.full(x.shape, 0.0 if log else 1.0, dtype=x.dtype))
+    total = softmax_denominator(builder, x, axis, hidden)
     result = builder.affine(builder.unary("Log", total), -1.0) if log else builder.unary("Reciprocal", total)
-    return builder.reshape(result, shape)
+    return result if hidden is None else kept(builder, result, ~hidden)
 
 
 def _normalise(builder: GraphBuilder, x: Variable, axes: tuple[int, ...], epsilon: float) -> Variable:

@@ -36,7 +36,15 @@ def _add(call: Call, sign: int) -> Value:
         return call.builder.difference(a, b)
     if is_known(a):
         a, b = b, a
-    return call.builder.scale(call.builder.variable(a), shift=b) if is_known(b) else call.builder.sum_of((a, b), (1, 1))
+    if not is_known(b):
+        return call.builder.sum_of((a, b), (1, 1))
+    x = call.builder.variable(a)
+    return call.builder.masked(x, b) if hides(b) else call.builder.scale(x, shift=b)
+
+
+def hides(added: Array) -> bool:
+    """Whether adding a constant array excludes some entries from a softmax: by minus infinity."""
+    return isinstance(added, np.ndarray) and added.dtype.kind == "f" and bool(np.isneginf(added).any())
 
 
 def _multiply(call: Call) -> Value:
@@ -238,6 +246,11 @@ def _where(call: Call) -> Value:
     mask = np.broadcast_to(np.asarray(condition, dtype=bool), shape)
     if mask.all() or not mask.any():
         return builder.broadcast(builder.variable(a if mask.all() else b), shape)
+    for known, other, chosen in ((a, b, mask), (b, a, ~mask)):
+        if is_known(known) and isinstance(other, Variable) and hides(known):
+            if not np.all(np.isneginf(known)):
+                raise LoweringError("it chooses between values some of which are infinite")
+            return builder.masked(builder.broadcast(other, shape), np.where(chosen, -np.inf, 0.0))
     terms = [builder.scale(v, scale=chosen) for v, chosen in ((a, mask), (b, ~mask)) if isinstance(v, Variable)]
     if len(terms) == 2:
         return builder.sum_of(terms, (1, 1))

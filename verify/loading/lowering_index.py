@@ -117,7 +117,7 @@ def _gather_elements(call: Call) -> Value:
     return rearranged(call.builder, x, lambda flat: np.take_along_axis(flat, wanted, axis))
 
 
-def _overwritten(builder: GraphBuilder, data: Variable, updates: Variable, places: np.ndarray) -> Variable:
+def overwritten(builder: GraphBuilder, data: Variable, updates: Variable, places: np.ndarray) -> Variable:
     """`data` with its flat positions `places` replaced by the flat elements of `updates`, later ones winning."""
     builder.claim(data.shape)
     flat = np.arange(data.size, dtype=np.int64)
@@ -140,7 +140,7 @@ def _scatter_nd(call: Call) -> Value:
         call.builder.claim(data.shape)
         flat = np.arange(data.size).reshape(data.shape)
         places = flat[tuple(np.moveaxis(np.asarray(indices, dtype=np.int64), -1, 0))]
-        return _overwritten(call.builder, data, updates, places)
+        return overwritten(call.builder, data, updates, places)
     return call.builder.add("ScatterND", (data, _existing_positions(call), updates), data.shape)
 
 
@@ -168,7 +168,7 @@ def _scatter_elements(call: Call) -> Value:
     flat = np.arange(data.size).reshape(data.shape)
     grid: list[np.ndarray] = list(np.indices(wanted.shape, sparse=True))
     grid[axis] = wanted
-    return _overwritten(call.builder, data, updates, flat[tuple(grid)])
+    return overwritten(call.builder, data, updates, flat[tuple(grid)])
 
 
 def _arg_extreme(call: Call, sign: float) -> Value:

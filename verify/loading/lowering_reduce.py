@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from .builder import GraphBuilder, Value, Variable
 
 
+_MOST_FACTORS = 64
+
+
 def _axes(call: Call, x: Variable, input_since: int) -> tuple[int, ...]:
     """The axes to reduce; all of them if none are named."""
     axes = axes_of(call, len(x.shape), input_since)
@@ -66,6 +69,34 @@ def _reduce_log_sum(call: Call, exponential: bool) -> Value:
     return call.builder.unary("Log", call.builder.reduce_sum(terms, _axes(call, x, 18), _keepdims(call)))
 
 
+def _reduce_product(call: Call) -> Value:
+    """Products of neighbours, then of those, and so on."""
+    x = call.x()
+    builder = call.builder
+    axes, keepdims = _axes(call, x, 18), _keepdims(call)
+    count = math.prod(x.shape[axis] for axis in axes)
+    if not 1 <= count <= _MOST_FACTORS:
+        raise LoweringError(f"it multiplies {count} values; between 1 and {_MOST_FACTORS} are covered")
+    shape = tuple(1 if axis in axes else e for axis, e in enumerate(x.shape) if keepdims or axis not in axes)
+    places = np.arange(x.size, dtype=np.int64).reshape(x.shape)
+    factors = [builder.take(x, p) for p in np.moveaxis(places, axes, range(len(axes))).reshape(count, *shape)]
+    while len(factors) > 1:
+        paired = [builder.product(a, b) for a, b in zip(factors[::2], factors[1::2], strict=False)]
+        factors = paired + factors[2 * len(paired) :]
+    return factors[0]
+
+
+def _lp_normalise(call: Call) -> Value:
+    x = call.x()
+    builder = call.builder
+    order, axis = call.integer("p", 2), call.axis("axis", -1, len(x.shape))
+    if order not in (1, 2):
+        raise LoweringError(f"its p is {order}; 1 and 2 are covered")
+    terms = builder.unary("Abs", x) if order == 1 else _square(builder, x)
+    total = builder.reduce_sum(terms, (axis,), keepdims=True)
+    return builder.elementwise("Div", (x, total if order == 1 else builder.unary("Sqrt", total)))
+
+
 def _cumulative_sum(call: Call) -> Value:
     x = call.x()
     builder = call.builder
@@ -94,5 +125,7 @@ ROWS: tuple[Lowering, ...] = (
     Lowering("ReduceSumSquare", partial(_reduce_norm, order=2, root=False), ("Pow", "Sum")),
     Lowering("ReduceLogSum", partial(_reduce_log_sum, exponential=False), ("Sum", "Log")),
     Lowering("ReduceLogSumExp", partial(_reduce_log_sum, exponential=True), ("Exp", "Sum", "Log")),
+    Lowering("ReduceProd", _reduce_product, ("Take", "Mul"), note="up to 64 values"),
+    Lowering("LpNormalization", _lp_normalise, ("Abs", "Pow", "Sum", "Sqrt", "Div"), note="p 1 and 2"),
     Lowering("CumSum", _cumulative_sum, ("Linear", "Transpose"), since=11, note="constant axis"),
 )

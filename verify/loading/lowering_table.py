@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from . import (
     lowering_activation,
     lowering_arithmetic,
+    lowering_attention,
     lowering_index,
     lowering_linear,
     lowering_pool,
@@ -38,6 +39,7 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
         for family in (
             lowering_activation,
             lowering_arithmetic,
+            lowering_attention,
             lowering_index,
             lowering_linear,
             lowering_pool,

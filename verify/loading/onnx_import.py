@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import LoadError, UnsupportedError
-from .builder import GraphBuilder, LoweringError, Value, Variable, is_finite
+from .builder import GraphBuilder, LoweringError, Masked, Value, Variable, check_masks, is_finite
 from .folding import FOLDED_ONLY, fold
 from .lowering import Call, Lowering
 from .lowering_shape import static_shape, static_size
@@ -40,7 +40,14 @@ _MALFORMED = (
 """What reading the attributes and inputs of a damaged operator may raise."""
 
 _STATIC: Mapping[str, Callable[[Call], np.ndarray]] = MappingProxyType({"Shape": static_shape, "Size": static_size})
-_MAY_BE_INFINITE = frozenset({"Clip", "Max", "Min", "Where", "ConstantOfShape", "Equal", "Less", "Greater"})
+_MAY_BE_INFINITE = frozenset(
+    {
+        *("Clip", "Max", "Min", "Where", "ConstantOfShape", "Equal", "Less", "Greater", "Add"),
+        *("Cast", "Concat", "Expand", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"),
+    }
+)
+"""Operators that may read infinite constants: limits, masks, and what moves them. (Others refuse them one by one.)"""
+
 _MOST_LISTED = 50
 
 
@@ -223,6 +230,7 @@ class _Importer:
             return (_STATIC[call.op_type](call),)
         if not any(isinstance(value, Variable) for value in call.inputs):
             return tuple(value if isinstance(value, Variable) else np.asarray(value) for value in fold(call, row))
+        check_masks(call.op_type, call.inputs)
         result = row.lower(call)
         return result if isinstance(result, tuple) else (result,)
 
@@ -253,6 +261,8 @@ class _Importer:
             mark = self.marks.get(info.name, NONE)
             if mark.matters and not mark.checked:
                 raise LoadError(f"{self.label}: the shape of output {info.name} depends on the network's inputs.")
+            if isinstance(self.values[info.name], Masked):
+                raise LoadError(f"{self.label}: entries of output {info.name} are minus infinity.")
             self.builder.label = info.name
             made.append(self.builder.variable(self.values[info.name]))
         return made

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import LoadError
-from .builder import GraphBuilder, LoweringError, Value, Variable, is_known
+from .builder import GraphBuilder, LoweringError, Masked, Value, Variable, check_masks, is_known
 from .crosscheck import crosscheck, sample_points
 from .onnx_import import TensorInfo
 from .simplify import simplify
 from .torch_call import AtenCall, Handler
 from .torch_operators import ROWS as COMPUTING
 from .torch_recurrent import ROWS as RECURRENT
+from .torch_reductions import ROWS as REDUCING
 from .torch_shapes import ROWS as MOVING
 
 if TYPE_CHECKING:
@@ -25,8 +26,11 @@ if TYPE_CHECKING:
 
     from ..graph import Graph
 
-HANDLERS: Mapping[str, Handler] = MappingProxyType({**COMPUTING, **MOVING, **RECURRENT})
+HANDLERS: Mapping[str, Handler] = MappingProxyType({**COMPUTING, **MOVING, **RECURRENT, **REDUCING})
 """aten operator name (without overload) to how it is lowered."""
+
+_CHECKS = frozenset({"_assert_tensor_metadata"})
+"""What export adds to check the module's own assumptions; it makes no value."""
 
 _MALFORMED = (ValueError, IndexError, KeyError, TypeError, AttributeError, ArithmeticError)
 
@@ -97,13 +101,33 @@ def load_torch(module: Any, example_input: Any, live: bool = False, check: bool 
     return network
 
 
+def _operator_name(node: Any) -> str:
+    """The aten operator that a node of an exported program applies, without its overload."""
+    return str(getattr(node.target, "_opname", getattr(node.target, "__name__", node.target)))
+
+
+def _computes(node: Any) -> bool:
+    return node.op == "call_function" and node.target is not getitem and _operator_name(node) not in _CHECKS
+
+
 def _exported(module: Any, examples: tuple[Any, ...], label: str) -> Any:
-    """The module as an exported program without mutation, composite operators kept whole."""
+    """The module as an exported program without mutation.
+
+    Composite operators that have a handler are kept whole; where some operator has none, torch's own decompositions
+    take apart what they can.
+    """
     import torch
 
     try:
         with evaluating(module), torch.no_grad():
-            return torch.export.export(module, examples, strict=False).run_decompositions({})
+            exported = torch.export.export(module, examples, strict=False)
+            program = exported.run_decompositions({})
+            if all(_operator_name(node) in HANDLERS for node in program.graph.nodes if _computes(node)):
+                return program
+            table = torch.export.default_decompositions()
+            for operator in [key for key in table if key.__name__.split(".")[0] in HANDLERS]:
+                table.pop(operator)
+            return exported.run_decompositions(table)
     except _UNTRACEABLE as error:
         reason = (str(error).strip().splitlines() or [""])[0]
         raise LoadError(
@@ -146,6 +170,8 @@ class _Translator:
                 f"{self.label}: cannot load {len(self.complaints)} operator(s): {'; '.join(self.complaints)}. "
                 "Replace them in the module."
             )
+        if any(isinstance(self.values[result.name], Masked) for result in results):
+            raise LoadError(f"{self.label}: entries of an output are minus infinity.")
         outputs = [self.builder.variable(self.values[result.name]) for result in results]
         graph = simplify(self.builder.graph([variable for variable, _ in sources], outputs), not self.live)
         infos = tuple(
@@ -189,7 +215,9 @@ class _Translator:
         if node.target is getitem:
             self.values[node.name] = self.values[node.args[0].name][node.args[1]]
             return
-        name = str(getattr(node.target, "_opname", getattr(node.target, "__name__", node.target)))
+        name = _operator_name(node)
+        if name in _CHECKS:
+            return
         self.counts[name] += 1
         try:
             self.values[node.name] = self._result(node, name)
@@ -203,6 +231,7 @@ class _Translator:
         tensors = [self.values[source.name] for source in node.all_input_nodes]
         if all(is_known(value) for value in tensors) and not any(isinstance(v, tuple) for v in tensors):
             return self._computed(node)
+        check_masks(name, (self.values[source.name] for source in node.all_input_nodes))
         handler = HANDLERS.get(name)
         if handler is None:
             raise LoweringError("the operator is not supported")

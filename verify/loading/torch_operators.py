@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from .torch_call import AtenCall, Handler
 
 
+_LEAST_THRESHOLD = 15
+"""Of a softplus: beyond it the difference from a line is below float32's resolution."""
+
+
 def _onnx(call: AtenCall, op_type: str) -> Value:
     return call.onnx(op_type, call.x)
 
@@ -146,6 +150,8 @@ def _elu(call: AtenCall) -> Value:
 
 def _softplus(call: AtenCall) -> Value:
     beta = float(call.get("beta", 1.0))
+    if float(call.get("threshold", 20.0)) < _LEAST_THRESHOLD:
+        raise LoweringError(f"its threshold is under {_LEAST_THRESHOLD}, where it jumps visibly to a line")
     return call.builder.affine(call.builder.unary("Softplus", call.builder.affine(call.x, beta)), 1.0 / beta)
 
 
@@ -246,17 +252,6 @@ def _adaptive_average_pool(call: AtenCall, rank: int) -> Value:
 
 def _where(call: AtenCall) -> Value:
     return call.onnx("Where", call["condition"], call.operand("self"), call.operand("other"))
-
-
-def _attention(call: AtenCall) -> Value:
-    if call.get("is_causal", False) or call.get("attn_mask") is not None or call.get("dropout_p", 0.0):
-        raise LoweringError("masks and dropout are not covered")
-    builder = call.builder
-    query, key, value = (builder.variable(call[name]) for name in ("query", "key", "value"))
-    order = [*range(len(key.shape) - 2), len(key.shape) - 1, len(key.shape) - 2]
-    factor = call.get("scale", 1.0 / math.sqrt(query.shape[-1]))
-    scores = builder.affine(matmul(builder, query, builder.transpose(key, order)), float(factor))
-    return matmul(builder, call.onnx("Softmax", scores, axis=-1), value)
 
 
 def _unchanged(call: AtenCall) -> Value:
@@ -378,7 +373,6 @@ ROWS: Mapping[str, Handler] = MappingProxyType(
         "adaptive_avg_pool1d": partial(_adaptive_average_pool, rank=1),
         "adaptive_avg_pool2d": partial(_adaptive_average_pool, rank=2),
         "adaptive_avg_pool3d": partial(_adaptive_average_pool, rank=3),
-        "scaled_dot_product_attention": _attention,
         "where": _where,
         "dropout": _unchanged,
         "alias": _unchanged,

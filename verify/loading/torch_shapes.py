@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .builder import LoweringError, Value, shape_of
+from .builder import LoweringError, Value, is_known, shape_of
 from .lowering import normal_axis
-from .lowering_shape import resolved_shape
+from .lowering_index import overwritten
+from .lowering_shape import rearranged, resolved_shape
 
 if TYPE_CHECKING:
     from .torch_call import AtenCall, Handler
@@ -138,7 +139,7 @@ def _upsample(call: AtenCall, mode: str, rank: int) -> Value:
     x = call.x
     sizes = call.get("output_size")
     if sizes is None:
-        factors = call.get("scale_factors") or (call["scales_h"], call["scales_w"])
+        factors = call["scale_factors"]
         sizes = [int(extent * factor) for extent, factor in zip(x.shape[-rank:], factors, strict=True)]
     transformation = "asymmetric" if mode == "nearest" else "pytorch_half_pixel"
     if mode == "linear" and call.get("align_corners", False):
@@ -153,6 +154,87 @@ def _upsample(call: AtenCall, mode: str, rank: int) -> Value:
         coordinate_transformation_mode=transformation,
         nearest_mode="floor",
     )
+
+
+def _flip(call: AtenCall) -> Value:
+    axes = tuple(normal_axis(axis, len(call.x.shape)) for axis in call["dims"])
+    return rearranged(call.builder, call.x, lambda flat: np.flip(flat, axes))
+
+
+def _positions(value: Value | None, what: str) -> np.ndarray:
+    """Constant indices as whole numbers."""
+    if not is_known(value):
+        raise LoweringError(f"its {what} depend on the network's inputs")
+    return np.asarray(value)
+
+
+def _index(call: AtenCall) -> Value:
+    """Fancy indexing; None stands for a whole axis."""
+    cuts = tuple(slice(None) if part is None else _positions(part, "indices") for part in call["indices"])
+    return rearranged(call.builder, call.x, lambda flat: flat[cuts])
+
+
+def _gather(call: AtenCall) -> Value:
+    x = call.x
+    axis = normal_axis(call["dim"], len(x.shape))
+    wanted = _positions(call["index"], "indices")
+    cuts = tuple(slice(None) if k == axis else slice(extent) for k, extent in enumerate(wanted.shape))
+    return rearranged(call.builder, x, lambda flat: np.take_along_axis(flat[cuts], wanted, axis))
+
+
+def _diagonal(call: AtenCall) -> Value:
+    settings = call.get("offset", 0), call.get("dim1", 0), call.get("dim2", 1)
+    return rearranged(call.builder, call.x, lambda flat: np.diagonal(flat, *settings))
+
+
+def _unfold(call: AtenCall) -> Value:
+    """Windows of a size along an axis, at every step, their entries as a new last axis."""
+    x = call.x
+    axis = normal_axis(call["dimension"], len(x.shape))
+
+    def windows(flat: np.ndarray) -> np.ndarray:
+        every = np.lib.stride_tricks.sliding_window_view(flat, call["size"], axis=axis)
+        return every[(slice(None),) * axis + (slice(None, None, call["step"]),)]
+
+    return rearranged(call.builder, x, windows)
+
+
+def _filled(call: AtenCall, fill: float | None = None) -> Value:
+    """A constant of a tensor's shape."""
+    value = call["fill_value"] if fill is None else fill
+    return np.full(call.builder.claim(call.x.shape), value, dtype=call.builder.dtype)
+
+
+def _copied(call: AtenCall) -> Value:
+    """A source in the shape of what it overwrites."""
+    return call.builder.broadcast(call.builder.variable(call.operand("src")), call.x.shape)
+
+
+def _sliced_over(call: AtenCall) -> Value:
+    """A tensor with a slice (or, with an index, one entry of an axis) replaced."""
+    x, source = call.x, call.builder.variable(call["src"])
+    places = np.arange(x.size, dtype=np.int64).reshape(x.shape)
+    axis = normal_axis(call.get("dim", 0), len(x.shape))
+    cut: int | slice = slice(call.get("start"), call.get("end"), call.get("step", 1))
+    if "index" in call.arguments:
+        cut = int(call["index"])
+    return overwritten(call.builder, x, source, places[(slice(None),) * axis + (cut,)])
+
+
+def _scatter(call: AtenCall) -> Value:
+    x, axis = call.x, normal_axis(call["dim"], len(call.x.shape))
+    wanted = _positions(call["index"], "indices")
+    if call.get("reduce") is not None:
+        raise LoweringError("it combines values (its reduce is set)")
+    source = call.builder.variable(call["src"]) if "src" in call.arguments else None
+    if source is None:
+        source = call.builder.constant(np.full(wanted.shape, call["value"], dtype=call.builder.dtype))
+    elif source.shape != wanted.shape:
+        source = rearranged(call.builder, source, lambda flat: flat[tuple(slice(extent) for extent in wanted.shape)])
+    grid: list[np.ndarray] = list(np.indices(wanted.shape, sparse=True))
+    grid[axis] = wanted
+    places = np.arange(x.size, dtype=np.int64).reshape(x.shape)
+    return overwritten(call.builder, x, source, places[tuple(grid)])
 
 
 def _pixel_shuffle(call: AtenCall) -> Value:
@@ -187,6 +269,19 @@ ROWS: Mapping[str, Handler] = MappingProxyType(
         "upsample_nearest1d": partial(_upsample, mode="nearest", rank=1),
         "upsample_nearest2d": partial(_upsample, mode="nearest", rank=2),
         "upsample_bilinear2d": partial(_upsample, mode="linear", rank=2),
+        "upsample_linear1d": partial(_upsample, mode="linear", rank=1),
         "pixel_shuffle": _pixel_shuffle,
+        "flip": _flip,
+        "index": _index,
+        "gather": _gather,
+        "diagonal": _diagonal,
+        "unfold": _unfold,
+        "full_like": _filled,
+        "zeros_like": partial(_filled, fill=0.0),
+        "ones_like": partial(_filled, fill=1.0),
+        "copy": _copied,
+        "slice_scatter": _sliced_over,
+        "select_scatter": _sliced_over,
+        "scatter": _scatter,
     }
 )

@@ -1,0 +1,87 @@
+"""Lowering of scaled dot-product attention."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .builder import GraphBuilder, LoweringError, Value, Variable
+from .lowering import Call, Lowering
+from .lowering_activation import softmax
+from .lowering_arithmetic import hides
+from .lowering_linear import matmul
+
+
+def causal(queries: int, keys: int) -> np.ndarray:
+    """The mask ``[queries, keys]`` under which no position sees a later one, counted from the front."""
+    return np.tril(np.ones((queries, keys), dtype=bool))
+
+
+def attend(
+    builder: GraphBuilder, query: Value, key: Variable, value: Value, factor: float, mask: np.ndarray | None = None
+) -> Value:
+    """``softmax(factor * query key^T + mask) value`` over the last two axes.
+
+    A mask of truth values says which keys a query sees; one of numbers is added, minus infinity hiding a key.
+    """
+    order = [*range(len(key.shape) - 2), len(key.shape) - 1, len(key.shape) - 2]
+    scores = builder.affine(matmul(builder, query, builder.transpose(key, order)), factor)
+    if mask is not None:
+        added = np.where(mask, 0.0, -np.inf) if mask.dtype.kind == "b" else mask
+        scores = builder.masked(scores, added) if hides(added) else builder.scale(scores, shift=added)
+    return matmul(builder, softmax(builder, scores, len(scores.shape) - 1), value)
+
+
+def _heads(call: Call, position: int, setting: str) -> Variable:
+    """An operand as ``[B, heads, steps, width]``; one of three axes has the heads side by side."""
+    x = call.x(position)
+    if len(x.shape) == 4:
+        return x
+    count = call.integer(setting, 0)
+    if len(x.shape) != 3 or count < 1 or x.shape[2] % count:
+        raise LoweringError(f"an operand of shape {list(x.shape)} does not fit {count} heads")
+    split = call.builder.reshape(x, (*x.shape[:2], count, x.shape[2] // count))
+    return call.builder.transpose(split, (0, 2, 1, 3))
+
+
+def _attention(call: Call) -> Value:
+    if call.outputs > 1 or call.has(4) or call.has(5) or call.number("softcap", 0.0):
+        raise LoweringError("a cache of keys and values, a soft cap and outputs besides the first are not covered")
+    builder = call.builder
+    query, key, value = (_heads(call, position, f"{name}_num_heads") for position, name in enumerate(("q", "kv", "kv")))
+    groups, rest = divmod(query.shape[1], key.shape[1])
+    if rest:
+        raise LoweringError(f"{query.shape[1]} heads of queries do not fit {key.shape[1]} heads of keys")
+    if groups > 1:
+        key, value = (_repeated(builder, x, groups) for x in (key, value))
+    mask = np.asarray(call.known(3, "mask")) if call.has(3) else None
+    if call.integer("is_causal", 0):
+        below = causal(query.shape[2], key.shape[2])
+        if mask is None or mask.dtype.kind == "b":
+            mask = below if mask is None else mask & below
+        else:
+            mask = np.where(below, mask, -np.inf)
+    factor = call.number("scale", 0.0) or 1.0 / math.sqrt(query.shape[3])
+    made = builder.variable(attend(builder, query, key, value, factor, mask))
+    if len(call.value(0).shape) == 4:
+        return made
+    side = builder.transpose(made, (0, 2, 1, 3))
+    return builder.reshape(side, (*side.shape[:2], side.shape[2] * side.shape[3]))
+
+
+def _repeated(builder: GraphBuilder, x: Variable, groups: int) -> Variable:
+    """Every head of keys or values once for each head of queries that shares it."""
+    rows = np.arange(x.size, dtype=np.int64).reshape(x.shape)
+    return builder.take(x, np.repeat(rows, groups, axis=1))
+
+
+ROWS: tuple[Lowering, ...] = (
+    Lowering(
+        "Attention",
+        _attention,
+        ("MatMul", "Scale", "Transpose", "Take", "Add", "Exp", "Sum", "Reciprocal"),
+        since=23,
+        note="constant mask; first output; no cache",
+    ),
+)
