@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .arrays import to_numpy
+from .arrays import Backend, to_numpy
 from .bounding.plan import Plan, make_plan
+from .bounding.products import sharpened
 from .budget import Deadline, MemoryBudget
 from .rows import Rows, prepare_rows
 from .search.domains import Domains
 
 if TYPE_CHECKING:
-    from .arrays import Backend
     from .attack.replay import Replay
     from .graph import Array
     from .log import Log
@@ -36,10 +36,10 @@ class Setting:
 
     @classmethod
     def of(cls, problem: Problem, backend: Backend) -> Setting:
-        graph = backend.graph(problem.graph)
-        lower, upper = backend.box(
-            np.stack([group.lower for group in problem.groups]), np.stack([group.upper for group in problem.groups])
-        )
+        lower, upper = (np.stack(ends) for ends in zip(*((g.lower, g.upper) for g in problem.groups), strict=True))
+        host = Backend(backend.dtype)
+        graph = backend.graph(sharpened(host.graph(problem.graph), *host.box(lower, upper), problem.groups))
+        lower, upper = backend.box(lower, upper)
         return cls(backend, make_plan(graph), prepare_rows(problem.groups, lower), lower, upper)
 
     def root(self) -> Domains:

@@ -26,7 +26,7 @@ from ..ops.arrays import as_like, bound_by_constants, zeros_like_shape
 from .interval import rounding
 from .mixtures import mixed_margin, mixed_rows, reweighted
 from .parameters import Base, Mixture, Objective, Parameters, Splits, ancestors, required, squared_unit, starting
-from .relaxed import carry, change_of, cost_of, follow
+from .relaxed import Chosen, carry, change_of, cost_of, follow
 from .updates import add_at, put, row_squares
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Ascent:
         )
         self.moments: dict[tuple[int, int], Array] = {}
         self.steps = 0
-        self._chosen: dict[int, Array] = {}
+        self._chosen: dict[int, Chosen] = {}
         self._corner: Array | None = None
         self._average: dict[int, tuple[list[Array], Array]] = {}
         self._seen = 0
@@ -203,8 +203,8 @@ class Ascent:
             return tuple(piece[:, 0] for piece in pieces), constant[:, 0]
         flat = a.reshape(self.count, -1)
         below, above = self.parameters.lines[position]
-        self._chosen[position] = flat
-        pieces, constant = carry(family, below, above, flat)
+        chosen = self._chosen[position] = Chosen(flat, family.lower.at(below), family.upper.at(above))
+        pieces, constant = carry(family, chosen)
         return tuple(piece.reshape(self.count, *node.shape) for piece in pieces), constant
 
     def _concretize(self, a: Array, constant: Array) -> Array:
@@ -253,7 +253,7 @@ class Ascent:
                 self.moments[key] = known[index]
         self.parameters = self.parameters.rows(index, kept_of)
         self.best_parameters = self.best_parameters.rows(index, kept_of)
-        self._chosen = {node: a[index] for node, a in self._chosen.items()}
+        self._chosen = {node: chosen.rows(index) for node, chosen in self._chosen.items()}
         self._average = {node: ([x[index] for x in xs], y[index]) for node, (xs, y) in self._average.items()}
         self._corner = cut(self._corner)
         self.like = self.like[index]
@@ -285,7 +285,7 @@ class Ascent:
                 values[position] = operator.linear.apply(node, inputs)
             elif position in self._chosen:
                 flat = [x.reshape(x.shape[0], -1) for x in inputs]
-                output = follow(self.families[position], *self.parameters.lines[position], self._chosen[position], flat)
+                output = follow(self._chosen[position], flat)
                 self._observe(position, flat, output)
                 values[position] = output.reshape(self.count, *node.shape)
             else:
@@ -300,10 +300,10 @@ class Ascent:
         intercept (what BaBSR scores: Bunel et al. 2020), which is its cost where the two lines are farthest apart."""
         nodes = self.base.plan.graph.nodes
         found: dict[int, Array] = {}
-        for position, a in self._chosen.items():
+        for position, chosen in self._chosen.items():
             node = nodes[position]
             inputs, output = self._average[position]
-            found[position] = cost_of(node, self.families[position], a, inputs, output)
+            found[position] = cost_of(node, self.families[position], chosen.coefficients, inputs, output)
         return found
 
     def _observe(self, position: int, inputs: list[Array], output: Array) -> None:
@@ -379,14 +379,14 @@ class Ascent:
         xp = array_namespace(self.like)
         nodes = self.base.plan.graph.nodes
         found: dict[tuple[int, int], Array] = {}
-        for position, a in self._chosen.items():
-            family = self.families[position]
+        for position, chosen in self._chosen.items():
+            family, a = self.families[position], chosen.coefficients
             inputs = [values[source].reshape(-1, nodes[position].size) for source in nodes[position].inputs]
             below, above = self.parameters.lines[position]
             if below is not None:
-                found[position, 0] = xp.clip(a, 0, None) * change_of(family.lower, inputs, family)
+                found[position, 0] = xp.clip(a, 0, None) * change_of(chosen.lower, inputs, family)
             if above is not None:
-                found[position, 1] = xp.clip(a, None, 0) * change_of(family.upper, inputs, family)
+                found[position, 1] = xp.clip(a, None, 0) * change_of(chosen.upper, inputs, family)
         for position, split in self.splits.items():
             value = values[position].reshape(self.count, -1)[split.row, split.entry]
             found[position, BETA] = -split.sign * (value - split.point)

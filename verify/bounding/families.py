@@ -1,18 +1,20 @@
 """Families of lines: what the optimiser of alpha-CROWN may choose from at every nonlinear entry.
 
 A relaxation has free lines: the slope below an undecided ReLU, the weights of a plane below a maximum, tangent points.
-A family holds two sound members, the lines at ``slope = 0`` and at ``slope = 1`` of the operator table; every convex
-mixture of two sound lines is sound. Lower and upper lines have a weight each, per row and entry.
+A family holds sound members, the lines at some values of `slope` of the operator table; every convex mixture of two
+sound lines is sound. For piecewise-linear operators the lines at 0 and 1 are enough. Mixtures of tangents touch no
+curve, so curved operators have `KNOTS` members, of which neighbours are mixed. Lower and upper lines have a weight
+each, per row and entry.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..arrays import array_namespace
+from ..arrays import array_namespace, options_like
 from ..ops import rule
 from ..ops.arrays import unit_roundoff
 
@@ -23,16 +25,31 @@ if TYPE_CHECKING:
     from ..ops.rule import Interval
 
 
+KNOTS = 9
+"""Members of a curved operator's family: the gap of a mixture is a sixty-fourth of that of the tangents at the ends."""
+
+
+class Knots(NamedTuple):
+    """Members of a family in order: slopes ``[K, B, n]``, one array an input, and intercepts ``[K, B, n]``."""
+
+    slopes: tuple[Array, ...]
+    intercepts: Array
+
+
 @dataclass(frozen=True, eq=False)
 class Side:
     """Lines below (or above) at weight w: slopes ``slopes[k] + w * changes[k]``, intercept ``intercept + w *
     intercept_change``; arrays ``[B, n]``. `changes` is None where the line is not free; intercepts None where zero.
+
+    With `knots`, the line at weight w is the mixture of the two neighbours of ``(K - 1) w`` among them (`at`), and
+    `changes` says how far the slopes can move.
     """
 
     slopes: tuple[Array, ...]
-    intercept: Array
+    intercept: Array | None
     changes: tuple[Array, ...] | None = None
-    intercept_change: Array = None
+    intercept_change: Array | None = None
+    knots: Knots | None = None
 
     def rows(self, index: Array) -> Side:
         """The side for the batch entries in `index`."""
@@ -40,12 +57,53 @@ class Side:
         def cut(x: Array | None) -> Array | None:
             return x if x is None or x.shape[0] == 1 else x[index]
 
+        def cut_knots(x: Array) -> Array:
+            return x if x.shape[1] == 1 else x[:, index]
+
         return Side(
             tuple(cut(x) for x in self.slopes),
             cut(self.intercept),
             None if self.changes is None else tuple(cut(x) for x in self.changes),
             cut(self.intercept_change),
+            self.knots and Knots(tuple(cut_knots(x) for x in self.knots.slopes), cut_knots(self.knots.intercepts)),
         )
+
+    def at(self, weight: Array | None) -> Side:
+        """The lines ``[R, n]`` at weights ``[R, n]`` (None where they are not free), and their derivatives by the
+        weights as changes."""
+        if weight is None:
+            return self
+        if self.changes is None:
+            return Side((weight,), self.intercept)
+        if self.knots is not None:
+            return _between(self.knots, weight)
+        intercept, change = self.intercept, self.intercept_change
+        if change is not None:
+            intercept = weight * change if intercept is None else intercept + weight * change
+        slopes = tuple(slope + weight * move for slope, move in zip(self.slopes, self.changes, strict=True))
+        return Side(slopes, intercept, self.changes, change)
+
+
+def _between(knots: Knots, weight: Array) -> Side:
+    """The mixtures of neighbouring knots at weights ``[R, n]``."""
+    xp = array_namespace(weight)
+    count, batch, size = knots.intercepts.shape
+    place = (count - 1) * weight
+    # A weight that is no number must make a line that is none.
+    first = xp.clip(xp.where(place > 0, xp.floor(place), 0.0), 0, count - 2)
+    share = place - first
+    own = xp.arange(batch * size, **options_like(weight)).reshape(batch, size)
+    index = xp.astype(first, xp.int64) * (batch * size) + own
+
+    def pick(table: Array) -> tuple[Array, Array]:
+        flat = table.reshape(-1)
+        start = xp.take(flat, index.reshape(-1)).reshape(index.shape)
+        change = xp.take(flat, (index + batch * size).reshape(-1)).reshape(index.shape) - start
+        return start + share * change, (count - 1) * change
+
+    pairs = [pick(table) for table in knots.slopes]
+    intercept, change = pick(knots.intercepts)
+    return Side(tuple(pair[0] for pair in pairs), intercept, tuple(pair[1] for pair in pairs), change)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,18 +148,44 @@ def make_family(node: Node, intervals: Sequence[Interval]) -> Family:
         raise ValueError(f"{node.op} has no elementwise relaxation")
     if node.op == "Relu":
         return _relu(node, intervals)
-    xp = array_namespace(intervals[0][0])
-    shape = max((pair[0] for pair in intervals), key=lambda x: x.shape[0])
-    first = operator.relax(node, intervals, xp.zeros_like(shape))
-    second = operator.relax(node, intervals, xp.ones_like(shape))
     own = operator.relax(node, intervals)
-    lower = _side(
-        node, intervals, (first.lower_slopes, first.lower_intercept), (second.lower_slopes, second.lower_intercept), -1
-    )
-    upper = _side(
-        node, intervals, (first.upper_slopes, first.upper_intercept), (second.upper_slopes, second.upper_intercept), 1
-    )
+    members = _members(node, intervals, KNOTS if operator.curved else 2)
+    lower = _side(node, intervals, members[0], -1)
+    upper = _side(node, intervals, members[1], 1)
     return Family(lower, upper, False, None, (_nearest(lower, own.lower_slopes), _nearest(upper, own.upper_slopes)))
+
+
+def _members(node: Node, intervals: Sequence[Interval], count: int) -> tuple[Knots, Knots]:
+    """Lines below and above at `count` evenly spaced values of `slope`; ``K`` is 1 where they are all the same."""
+    relax = rule(node.op).relax
+    if relax is None:
+        raise ValueError(f"{node.op} has no elementwise relaxation")
+    like = max((pair[0] for pair in intervals), key=lambda x: x.shape[0])
+    xp = array_namespace(like)
+    values = [k / (count - 1) for k in range(count)]
+    if len(intervals) == 1:
+        # One call, so that what does not depend on the slope is worked out once.
+        positions = xp.asarray(values, dtype=like.dtype, **options_like(like))
+        lines = [relax(node, intervals, positions.reshape(-1, *(1,) * like.ndim))]
+    else:
+        lines = [relax(node, intervals, xp.full_like(like, value)) for value in values]
+
+    def stacked(parts: Sequence[Array]) -> Array:
+        if len(parts) > 1:
+            return xp.stack(tuple(part.reshape(-1, node.size) for part in parts))
+        return parts[0].reshape(-1 if parts[0].ndim > like.ndim else 1, like.shape[0], node.size)
+
+    inputs = range(len(intervals))
+    return (
+        Knots(
+            tuple(stacked([line.lower_slopes[k] for line in lines]) for k in inputs),
+            stacked([line.lower_intercept for line in lines]),
+        ),
+        Knots(
+            tuple(stacked([line.upper_slopes[k] for line in lines]) for k in inputs),
+            stacked([line.upper_intercept for line in lines]),
+        ),
+    )
 
 
 def _nearest(side: Side, slopes: Sequence[Array]) -> Array | None:
@@ -110,11 +194,28 @@ def _nearest(side: Side, slopes: Sequence[Array]) -> Array | None:
         return None
     xp = array_namespace(side.changes[0])
     weights = xp.full_like(side.changes[0], 0.5)
-    for wanted, slope, change in zip(slopes, side.slopes, side.changes, strict=True):
-        usable = change != 0
-        ratio = (wanted.reshape(change.shape) - slope) / xp.where(usable, change, 1.0)
-        weights = xp.where(usable & (weights == 0.5), xp.clip(ratio, 0.0, 1.0), weights)
+    for position, (wanted, change) in enumerate(zip(slopes, side.changes, strict=True)):
+        found = _place(side, position, wanted.reshape(change.shape))
+        weights = xp.where((change != 0) & (weights == 0.5), xp.clip(found, 0.0, 1.0), weights)
     return xp.where(xp.isfinite(weights), weights, 0.5)
+
+
+def _place(side: Side, position: int, wanted: Array) -> Array:
+    """The weights ``[B, n]`` at which an input's slope is nearest to the wanted one; 0.5 where it does not move."""
+    xp = array_namespace(wanted)
+    table = side.knots.slopes[position] if side.knots is not None else None
+    if table is None:
+        change = (side.changes or ())[position]
+        return xp.where(change != 0, (wanted - side.slopes[position]) / xp.where(change != 0, change, 1.0), 0.5)
+    pieces = table.shape[0] - 1
+    best, nearest = xp.full_like(wanted, 0.5), xp.full_like(wanted, float("inf"))
+    for piece in range(pieces):
+        start, change = table[piece], table[piece + 1] - table[piece]
+        share = xp.clip((wanted - start) / xp.where(change != 0, change, 1.0), 0.0, 1.0)
+        distance = abs(start + share * change - wanted)
+        closer = distance < nearest
+        best, nearest = xp.where(closer, (piece + share) / pieces, best), xp.where(closer, distance, nearest)
+    return best
 
 
 def _relu(node: Node, intervals: Sequence[Interval]) -> Family:
@@ -138,33 +239,29 @@ def _relu(node: Node, intervals: Sequence[Interval]) -> Family:
     )
 
 
-def _side(
-    node: Node,
-    intervals: Sequence[Interval],
-    first: tuple[tuple[Array, ...], Array],
-    second: tuple[tuple[Array, ...], Array],
-    outward: int,
-) -> Side:
-    """Mixtures of two lines, the intercepts moved outward by what rounding can do to a mixed slope."""
+def _side(node: Node, intervals: Sequence[Interval], members: Knots, outward: int) -> Side:
+    """Mixtures of the members, their intercepts moved outward by what rounding can do to a mixed slope."""
     size = node.size
-    slopes = tuple(x.reshape(-1, size) for x in first[0])
-    intercept = first[1].reshape(-1, size)
-    others = tuple(x.reshape(-1, size) for x in second[0])
-    other = second[1].reshape(-1, size)
-    changes = tuple(b - a for a, b in zip(slopes, others, strict=True))
-    change = other - intercept
-    fixed = not any(_any(x) for x in (*changes, change))
-    if fixed:
-        return Side(slopes, intercept if _any(intercept) else None)
-    xp = array_namespace(intercept)
-    reach = abs(intercept) + abs(other)
-    for a, b, (low, high) in zip(slopes, others, intervals, strict=True):
+    slopes, intercepts = members
+    count = max(x.shape[0] for x in (*slopes, intercepts))
+    xp = array_namespace(intercepts)
+    tables = [xp.broadcast_to(x, (count, *x.shape[1:])) for x in (*slopes, intercepts)]
+    spans = [xp.max(x, axis=0) - xp.min(x, axis=0) for x in tables]
+    if not any(_any(x) for x in spans):
+        return Side(tuple(x[0] for x in slopes), intercepts[0] if _any(intercepts[0]) else None)
+    reach = 2.0 * xp.max(abs(tables[-1]), axis=0)
+    for x, (low, high) in zip(tables, intervals, strict=False):
         extent = xp.maximum(abs(low), abs(high)).reshape(-1, size)
-        reach = reach + (abs(a) + abs(b)) * xp.where(xp.isfinite(extent), extent, 0.0)
-    mixed = xp.zeros_like(change)
-    for x in (*changes, change):
+        reach = reach + 2.0 * xp.max(abs(x), axis=0) * xp.where(xp.isfinite(extent), extent, 0.0)
+    mixed = xp.zeros_like(spans[-1])
+    for x in spans:
         mixed = xp.maximum(mixed, xp.astype(x != 0, x.dtype))
-    return Side(slopes, intercept + outward * 4.0 * unit_roundoff(intercept) * reach * mixed, changes, change)
+    tables[-1] = tables[-1] + outward * 4.0 * unit_roundoff(intercepts) * reach * mixed
+    first = [x[0] for x in tables]
+    if count == 2:
+        changes = [x[1] - x[0] for x in tables]
+        return Side(tuple(first[:-1]), first[-1], tuple(changes[:-1]), changes[-1])
+    return Side(tuple(first[:-1]), first[-1], tuple(spans[:-1]), spans[-1], Knots(tuple(tables[:-1]), tables[-1]))
 
 
 def _any(x: Array) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -19,23 +19,35 @@ WORST_SHARE = 10.0
 876: 17,000 domains with 10, 46,000 with 0.3 and more with 0)."""
 
 
-def carry(family: Family, below: Array | None, above: Array | None, a: Array) -> tuple[tuple[Array, ...], Array | None]:
-    """Coefficients ``[R, n]`` of a node carried to its inputs through the lines at the given weights, and the constant
-    ``[R]`` that this adds to the bound (None for zero)."""
+class Chosen(NamedTuple):
+    """A relaxed node in one evaluation: the coefficients ``[R, n]`` that met it and its lines at the weights."""
+
+    coefficients: Array
+    lower: Side
+    upper: Side
+
+    def rows(self, index: Array) -> Chosen:
+        """The rows at `index`."""
+        return Chosen(self.coefficients[index], self.lower.rows(index), self.upper.rows(index))
+
+
+def carry(family: Family, chosen: Chosen) -> tuple[tuple[Array, ...], Array | None]:
+    """Coefficients ``[R, n]`` of a node carried to its inputs through the chosen lines, and the constant ``[R]`` that
+    this adds to the bound (None for zero)."""
+    a = chosen.coefficients
     if family.through_origin:
-        return _carry_relu(family, required(below, "slopes of every ReLU"), a)
+        return _carry_relu(family, chosen.lower.slopes[0], a)
     xp = array_namespace(a)
     negative = xp.clip(a, None, 0)
     positive = a - negative
     total: Array | None = None
-    for part, side, weight in ((positive, family.lower, below), (negative, family.upper, above)):
-        intercept = intercept_of(side, weight)
-        if intercept is not None:
-            term = xp.sum(part * intercept, axis=1)
+    for part, side in ((positive, chosen.lower), (negative, chosen.upper)):
+        if side.intercept is not None:
+            term = xp.sum(part * side.intercept, axis=1)
             total = term if total is None else total + term
     pieces = tuple(
         positive * slope_below + negative * slope_above
-        for slope_below, slope_above in zip(slopes_of(family.lower, below), slopes_of(family.upper, above), strict=True)
+        for slope_below, slope_above in zip(chosen.lower.slopes, chosen.upper.slopes, strict=True)
     )
     return pieces, total
 
@@ -56,16 +68,15 @@ def _carry_relu(family: Family, slope: Array, a: Array) -> tuple[tuple[Array, ..
     return ((a - negative) * slope + negative * above,), xp.sum(negative * intercept, axis=1)
 
 
-def follow(family: Family, below: Array | None, above: Array | None, a: Array, inputs: list[Array]) -> Array:
-    """The node's value ``[R, n]`` at the inputs on the lines that the signs of the coefficients ``a`` chose."""
+def follow(chosen: Chosen, inputs: list[Array]) -> Array:
+    """The node's value ``[R, n]`` at the inputs on the lines that the signs of the coefficients chose."""
     low = high = 0.0
-    sides = zip(inputs, slopes_of(family.lower, below), slopes_of(family.upper, above), strict=True)
-    for x, slope_below, slope_above in sides:
+    for x, slope_below, slope_above in zip(inputs, chosen.lower.slopes, chosen.upper.slopes, strict=True):
         low = low + slope_below * x
         high = high + slope_above * x
-    for_low, for_high = intercept_of(family.lower, below), intercept_of(family.upper, above)
-    low = low if for_low is None else low + for_low
-    high = high if for_high is None else high + for_high
+    low = low if chosen.lower.intercept is None else low + chosen.lower.intercept
+    high = high if chosen.upper.intercept is None else high + chosen.upper.intercept
+    a = chosen.coefficients
     return array_namespace(a).where(a > 0, low, high)
 
 
@@ -79,23 +90,6 @@ def change_of(side: Side, inputs: list[Array], family: Family) -> Array:
     for change, x in zip(side.changes, inputs, strict=True):
         total = change * x if total is None else total + change * x
     return total
-
-
-def slopes_of(side: Side, weight: Array | None) -> tuple[Array, ...]:
-    """The line's slopes ``[R, n]`` at a weight; None where it is not free."""
-    if weight is None:
-        return side.slopes
-    if side.changes is None:
-        return (weight,)
-    return tuple(slope + weight * change for slope, change in zip(side.slopes, side.changes, strict=True))
-
-
-def intercept_of(side: Side, weight: Array | None) -> Array | None:
-    """The line's intercept ``[R, n]`` at a weight; None where it is zero."""
-    start, change = side.intercept, side.intercept_change
-    if weight is None or change is None:
-        return start
-    return weight * change if start is None else start + weight * change
 
 
 def cost_of(node: Node, family: Family, a: Array, inputs: list[Array], output: Array) -> Array:

@@ -295,7 +295,12 @@ def _row(
 ) -> OpRule:
     interval = interval or increasing_interval(evaluate)
     return OpRule(
-        evaluate=evaluate, interval=interval, relax=unary_relaxation(lines, interval), vjp=vjp, summary=summary
+        evaluate=evaluate,
+        interval=interval,
+        relax=unary_relaxation(lines, interval),
+        curved=True,
+        vjp=vjp,
+        summary=summary,
     )
 
 

@@ -63,7 +63,8 @@ class Relax(Protocol):
 
     `slope` (``[B, *shape]`` with values in [0, 1], or None for the operator's own choice) moves the free line: for
     ReLU-like operators it is the lower line's slope between its two extremes, for others where the tangent is taken.
-    Every value in [0, 1] gives a sound relaxation.
+    Every value in [0, 1] gives a sound relaxation. Operators of one input take several values at once: with a leading
+    axis more, ``[K, B, *shape]`` or broadcastable to it, lines that depend on the slope have that axis, too.
     """
 
     def __call__(self, node: Node, intervals: Sequence[Interval], slope: Array | None = None) -> Lines: ...
@@ -81,6 +82,8 @@ class OpRule:
     linear                         set for linear operators only.
     relax(node, intervals, slope)  linear relaxation of an elementwise nonlinear operator; None: use the interval as
     two constant lines.
+    curved                         whether lines at other slopes than 0 and 1 are no mixtures of those two (tangents of
+                                   a curve).
     backward(node, intervals, a)   for nonlinear operators that are not elementwise: ``a`` is ``[B, S, *shape]``,
     returns
                                    (one ``[B, S, *shape_k]`` an input, constants ``[B, S]``) such that
@@ -95,6 +98,7 @@ class OpRule:
     interval: Callable[[Node, Sequence[Interval]], Interval]
     linear: LinearRule | None = None
     relax: Relax | None = None
+    curved: bool = False
     backward: Callable[[Node, Sequence[Interval], Array], tuple[tuple[Array, ...], Array]] | None = None
     vjp: Callable[[Node, Sequence[Array], Array, Array], tuple[Array, ...]] | None = None
     summary: str = ""

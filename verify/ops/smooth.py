@@ -137,7 +137,12 @@ def _row(curve: Curve, function: Callable[[Any, Array], Array], centre_value: fl
         return (gradient * curve(array_namespace(xs[0]), xs[0])[1],)
 
     return OpRule(
-        evaluate=evaluate, interval=interval, relax=unary_relaxation(lines, interval), vjp=vjp, summary=summary
+        evaluate=evaluate,
+        interval=interval,
+        relax=unary_relaxation(lines, interval),
+        curved=True,
+        vjp=vjp,
+        summary=summary,
     )
 
 

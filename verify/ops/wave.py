@@ -179,13 +179,28 @@ def _tan_vjp(node: Node, xs: Sequence[Array], y: Array, gradient: Array) -> tupl
 ROWS: Mapping[str, OpRule] = MappingProxyType(
     {
         "Sin": OpRule(
-            _sin, _sin_interval, relax=unary_relaxation(_sin_lines, _sin_interval), vjp=_sin_vjp, summary="Sine."
+            _sin,
+            _sin_interval,
+            relax=unary_relaxation(_sin_lines, _sin_interval),
+            curved=True,
+            vjp=_sin_vjp,
+            summary="Sine.",
         ),
         "Cos": OpRule(
-            _cos, _cos_interval, relax=unary_relaxation(_cos_lines, _cos_interval), vjp=_cos_vjp, summary="Cosine."
+            _cos,
+            _cos_interval,
+            relax=unary_relaxation(_cos_lines, _cos_interval),
+            curved=True,
+            vjp=_cos_vjp,
+            summary="Cosine.",
         ),
         "Tan": OpRule(
-            _tan, _tan_interval, relax=unary_relaxation(_tan_lines, _tan_interval), vjp=_tan_vjp, summary="Tangent."
+            _tan,
+            _tan_interval,
+            relax=unary_relaxation(_tan_lines, _tan_interval),
+            curved=True,
+            vjp=_tan_vjp,
+            summary="Tangent.",
         ),
     }
 )
