@@ -10,6 +10,7 @@ from ..arrays import array_namespace, options_like
 from ..budget import NEVER, Deadline, MemoryBudget
 from .alpha import Ascent, Base
 from .crown import relax, row_bounds
+from .expand import expand
 from .intermediate import tighten
 from .plan import make_plan
 from .shrink import shrink
@@ -45,10 +46,10 @@ def alpha_crown(
     batch, count = lower.shape[0], rows.shape[0]
     low = first[:, :count]
     width = -first[:, count:] - low
-    size = sum(node.size for node in plan.graph.nodes)
+    base = shrunk(Base(plan, lower, upper, dict(enumerate(state.intervals))))
+    size = sum(node.size for node in base.plan.graph.nodes)
     at_once = budget.rows(12 * lower.dtype.itemsize * size, 512)
-    base = Base(plan, lower, upper, dict(enumerate(state.intervals)))
-    base = tighten(shrunk(base), at_once, deadline, iterations=max(1, steps // 2))
+    base = tighten(base, at_once, deadline, iterations=max(1, steps // 2))
     best = low.reshape(-1) + 0
     for start in range(0, batch * count, at_once):
         place = xp.arange(start, min(start + at_once, batch * count), **options_like(lower))
@@ -66,8 +67,9 @@ def alpha_crown(
 
 
 def shrunk(base: Base) -> Base:
-    """The base on the graph without neurons that are inactive on all of its boxes."""
+    """The base on the graph without neurons that are inactive on all of its boxes, small matrix products expanded."""
     graph, intervals = shrink(base.plan.graph, [base.intervals[index] for index in range(len(base.intervals))])
+    graph, intervals = expand(graph, intervals)
     if graph is base.plan.graph:
         return base
     return Base(make_plan(graph), base.lower, base.upper, dict(enumerate(intervals)))

@@ -103,7 +103,7 @@ def _mul_relax(node: Node, intervals: Sequence[Interval], slope: Array | None = 
     xp = array_namespace(*(end for pair in intervals for end in pair))
     a, a_finite = _finite_ends(xp, intervals[0])
     b, b_finite = _finite_ends(xp, intervals[1])
-    below, above = product_planes(xp, a, b, slope)
+    below, above = product_planes(xp, a, b, 0.5 if slope is None else slope)
     for finite in (a_finite, b_finite):
         below, above = _where_finite(xp, finite, below), _where_finite(xp, finite, above)
     return _settled_lines(xp, below, above, _mul_interval(node, intervals))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..arrays import array_namespace
 from .arrays import smallest, unit_roundoff
-from .lines import Line, better_above, better_below, mixed, unary_relaxation
+from .lines import Line, better_above, better_below, mixed, padding, unary_relaxation
 from .rule import Interval, OpRule
 
 if TYPE_CHECKING:
@@ -138,7 +138,9 @@ def _staircase_lines(
             better_below(xp, constants[0], diagonals[0], centre),
             better_above(xp, constants[1], diagonals[1], centre),
         )
-    return mixed(constants[0], diagonals[0], slope), mixed(constants[1], diagonals[1], slope)
+    below, above = mixed(constants[0], diagonals[0], slope), mixed(constants[1], diagonals[1], slope)
+    outwards = padding(xp, lower, upper, below[0], *bounds)
+    return (below[0], below[1] - outwards), (above[0], above[1] + outwards)
 
 
 def _floor_lines(xp: Any, node: Node, lower: Array, upper: Array, slope: Array | None) -> Lines2:
