@@ -110,7 +110,7 @@ def test_gradients_are_finite_differences(kind, seed):
     for ascent, _ in ascents_of(scene, seed):
         randomise(ascent, seed)
         centre = ascent.evaluate()
-        gradients = ascent._gradients(ascent.forward())
+        gradients = ascent.gradients(ascent.forward())
         for (position, sort), gradient in gradients.items():
             value = ascent.parameters.betas[position] if sort == alpha.BETA else ascent.parameters.lines[position][sort]
             for place in rng.permutation(value.size)[:4]:

@@ -24,7 +24,7 @@ from tests.networks import dense, node, pooled, residual, samples
 ACTIVATIONS = ("Relu", "Relu", "Relu", "Sigmoid", "LeakyRelu", "Abs")
 
 
-def convolutional(seed, channels=3, size=8, depth=3):
+def convolutional(seed, channels=3, size=8, depth=3, activations=ACTIVATIONS):
     """A random network of convolutions (strides, uneven padding, dilation), residual sums, scales, activations, and a
     dense layer at the end."""
     rng = np.random.default_rng(seed)
@@ -45,7 +45,7 @@ def convolutional(seed, channels=3, size=8, depth=3):
         return append("conv", "Conv", (source,), (1, outputs, *spatial), params, **attributes)
 
     def activation(source):
-        op = str(rng.choice(ACTIVATIONS))
+        op = str(rng.choice(activations))
         params = {"slope": np.array(0.1)} if op == "LeakyRelu" else None
         return append("act", op, (source,), nodes[source].shape, params)
 

@@ -23,10 +23,23 @@ import numpy as np
 from ..arrays import array_namespace, options_like
 from ..ops import rule
 from ..ops.arrays import as_like, bound_by_constants, zeros_like_shape
+from .averages import Averages
 from .interval import rounding
 from .mixtures import mixed_margin, mixed_rows, reweighted
-from .parameters import Base, Mixture, Objective, Parameters, Splits, ancestors, required, squared_unit, starting
+from .parameters import (
+    Base,
+    Mixture,
+    Objective,
+    Parameters,
+    Reached,
+    Splits,
+    ancestors,
+    required,
+    squared_unit,
+    starting,
+)
 from .relaxed import Chosen, carry, change_of, cost_of, follow
+from .scaled import gain_to_zero
 from .updates import add_at, put, row_squares
 
 if TYPE_CHECKING:
@@ -37,12 +50,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Ascent", "Base", "Mixture", "Objective", "Parameters", "Splits", "ancestors", "gain_to_zero"]
 
-AVERAGE = 0.2
-"""Weight of a new minimiser in the average of those met, once a few are known."""
-
-PLAIN_STEPS = 4
-"""Steps without momentum at first (measured on MNIST 256x4: 44 of 100 children closed after 2 of them, 25 by Adam)."""
-
 BETA = 2
 """The kind of parameter that is a multiplier (0 and 1 are weights of lines below and above)."""
 
@@ -52,7 +59,8 @@ class Ascent:
 
     seeds ``[R, *shape of start]`` and constants ``[R]``, or a `Mixture` over the flat value of `start` instead.
     `evaluate` bounds all rows at the present parameters; `improve` moves the parameters along the gradient of the
-    last evaluation; `keep` drops rows.
+    last evaluation; `keep` drops rows. With `bounds_only`, nothing but `best` is kept on the way: no `costs`, no
+    `best_parameters`.
     """
 
     def __init__(
@@ -67,6 +75,7 @@ class Ascent:
         families: Mapping[int, Family] | None = None,
         parameters: Parameters | None = None,
         objective: Objective | None = None,
+        bounds_only: bool = False,
     ) -> None:
         self.base = base
         self.start = start
@@ -89,8 +98,9 @@ class Ascent:
         self.steps = 0
         self._chosen: dict[int, Chosen] = {}
         self._corner: Array | None = None
-        self._average: dict[int, tuple[list[Array], Array]] = {}
-        self._seen = 0
+        self._averages = None if bounds_only else Averages()
+        self._followed = self._what_is_followed()
+        self._reached: Reached | None = None
         self.seconds = 0.0
         self.last: Array = zeros_like_shape((self.count,), like)
         self.best: Array = self.last - float("inf")
@@ -104,11 +114,14 @@ class Ascent:
         """Lower bounds ``[R]`` of the rows at the present parameters."""
         started = time.perf_counter()
         nodes = self.base.plan.graph.nodes
-        seeds, total, magnitude = self._seed()
-        slack = rounding(seeds)
-        pending: dict[int, Array] = {self.start: seeds}
+        at = self._reached or Reached(0, *self._begin())
+        pending, total, magnitude = dict(at.pending), at.total, at.magnitude
+        slack = rounding(self.like)
         result: Array | None = None
-        for position in self.order:
+        for number in range(at.number, len(self.order)):
+            position = self.order[number]
+            if self._reached is None and self.mixture is None and position in {*self.families, *self.splits}:
+                self._reached = Reached(number, dict(pending), total, magnitude)
             a = pending.pop(position, None)
             if self.objective is not None and position == self.objective.node:
                 seeds = self.objective.seeds.reshape(self.count, *nodes[position].shape)
@@ -131,11 +144,23 @@ class Ascent:
                 known = pending.get(source)
                 pending[source] = piece if known is None else known + piece
         if result is None:
-            result = zeros_like_shape((self.count, self.base.lower.shape[1]), seeds)
+            result = zeros_like_shape((self.count, self.base.lower.shape[1]), self.like)
         bound = self._concretize(result, total - slack * magnitude)
         self._remember(bound)
         self.seconds += time.perf_counter() - started
         return bound
+
+    def _begin(self) -> tuple[dict[int, Array], Array, Array]:
+        seeds, total, magnitude = self._seed()
+        return {self.start: seeds}, total, magnitude
+
+    def _what_is_followed(self) -> list[int]:
+        """The nodes, first to last, whose values `forward` gives: where parameters or averages ask for them."""
+        nodes = self.base.plan.graph.nodes
+        wanted = {*self.splits, *(source for node in self.families for source in nodes[node].inputs)}
+        wanted |= set() if self._averages is None else set(self.families)
+        wanted |= set() if self.mixture is None else {self.start}
+        return sorted({source for node in wanted for source in ancestors(self.base.plan, node)})
 
     def _remember(self, bound: Array) -> None:
         """Keep every row's largest bound so far and the parameters that gave it."""
@@ -144,6 +169,9 @@ class Ascent:
         # An overflow must not look like a proof: neither NaN nor an infinity is ever a bound.
         bound = xp.where(xp.isfinite(bound), bound, -xp.inf)
         self.last = bound
+        if self._averages is None:
+            self.best = xp.maximum(self.best, bound)
+            return
         if not self._evaluated:
             self._evaluated = True
             self.best = bound + 0
@@ -254,7 +282,10 @@ class Ascent:
         self.parameters = self.parameters.rows(index, kept_of)
         self.best_parameters = self.best_parameters.rows(index, kept_of)
         self._chosen = {node: chosen.rows(index) for node, chosen in self._chosen.items()}
-        self._average = {node: ([x[index] for x in xs], y[index]) for node, (xs, y) in self._average.items()}
+        if self._averages is not None:
+            self._averages.keep(index)
+        if self._reached is not None:
+            self._reached = self._reached.rows(index)
         self._corner = cut(self._corner)
         self.like = self.like[index]
         self.count = int(index.shape[0])
@@ -268,13 +299,12 @@ class Ascent:
 
     @np.errstate(all="ignore")
     def forward(self) -> dict[int, Array]:
-        """Values ``[R, *shape]`` that the minimisers take in every ancestor, through the lines chosen by the signs of
-        the last evaluation."""
+        """Values ``[R, *shape]`` that the minimisers take in the nodes that gradients need, through the lines chosen
+        by the signs of the last evaluation."""
         nodes = self.base.plan.graph.nodes
         started = time.perf_counter()
         values: dict[int, Array] = {}
-        self._seen += 1
-        for position in reversed(self.order):
+        for position in self._followed:
             node = nodes[position]
             if node.op == "Input":
                 values[position] = self.minimiser().reshape(self.count, *node.shape)
@@ -285,8 +315,9 @@ class Ascent:
                 values[position] = operator.linear.apply(node, inputs)
             elif position in self._chosen:
                 flat = [x.reshape(x.shape[0], -1) for x in inputs]
-                output = follow(self._chosen[position], flat)
-                self._observe(position, flat, output)
+                output = follow(self.families[position], self._chosen[position], flat)
+                if self._averages is not None:
+                    self._averages.add(position, flat, output)
                 values[position] = output.reshape(self.count, *node.shape)
             else:
                 values[position] = operator.evaluate(node, inputs)
@@ -299,25 +330,13 @@ class Ascent:
         distance of relaxed and true value, at the average of the minimisers met, and for a ReLU a share of its
         intercept (what BaBSR scores: Bunel et al. 2020), which is its cost where the two lines are farthest apart."""
         nodes = self.base.plan.graph.nodes
+        averages = required(self._averages, "averages")
         found: dict[int, Array] = {}
         for position, chosen in self._chosen.items():
             node = nodes[position]
-            inputs, output = self._average[position]
+            inputs, output = averages.of(position)
             found[position] = cost_of(node, self.families[position], chosen.coefficients, inputs, output)
         return found
-
-    def _observe(self, position: int, inputs: list[Array], output: Array) -> None:
-        """Average what the minimisers take at a relaxed node: the averages of a subgradient method tend to the
-        solution of the linear programme (Barahona and Anbil 2000, "The volume algorithm"), single ones jump."""
-        known = self._average.get(position)
-        if known is None:
-            self._average[position] = (inputs, output)
-            return
-        w = max(1.0 / (self._seen + 1), AVERAGE)
-        self._average[position] = (
-            [old + w * (new - old) for old, new in zip(known[0], inputs, strict=True)],
-            known[1] + w * (output - known[1]),
-        )
 
     @np.errstate(all="ignore")
     def improve(self, gain: Array, momentum: float = 0.0, values: Mapping[int, Array] | None = None) -> None:
@@ -332,7 +351,7 @@ class Ascent:
         self.steps += 1
         directions = {}
         squares = zeros_like_shape((self.count,), self.like)
-        for (position, kind), gradient in self._gradients(values).items():
+        for (position, kind), gradient in self.gradients(values).items():
             gradient = xp.where(xp.isfinite(gradient), gradient, 0.0)
             known = self.moments.get((position, kind))
             if momentum and known is not None:
@@ -374,7 +393,7 @@ class Ascent:
         elif self.mixture is not None and self.mixture.rows.shape[1] > 1:
             self.parameters.mixture = reweighted(*self._mixed(values), self.steps)
 
-    def _gradients(self, values: Mapping[int, Array]) -> dict[tuple[int, int], Array]:
+    def gradients(self, values: Mapping[int, Array]) -> dict[tuple[int, int], Array]:
         """Derivatives of the bounds: of lines' weights ``[R, n]`` (kind 0 below, 1 above), of multipliers ``[K]``."""
         xp = array_namespace(self.like)
         nodes = self.base.plan.graph.nodes
@@ -396,10 +415,3 @@ class Ascent:
         """The mixture, its weights, and the values ``[R, m]`` that it mixes."""
         weights = required(self.parameters.mixture, "weights of the mixture")
         return required(self.mixture, "a mixture"), weights, values[self.start].reshape(self.count, -1)
-
-
-def gain_to_zero(bound: Array, step: int) -> tuple[Array, float]:
-    """Gain and momentum of `Ascent.improve` where what counts is a bound above zero: at first steps exactly as long as
-    the way to zero asks, which closes most rows that can be closed; later longer ones with momentum, for the rest."""
-    gain = array_namespace(bound).clip(-bound, 0, None) + 0.1 * abs(bound)
-    return (gain, 0.0) if step < PLAIN_STEPS else (2.0 * gain, 0.7)

@@ -9,16 +9,28 @@ import numpy as np
 from ..arrays import array_namespace, options_like
 from ..budget import NEVER, Deadline, MemoryBudget
 from .alpha import Ascent, Base
+from .condense import condense
 from .crown import relax, row_bounds
 from .expand import expand
 from .intermediate import tighten
 from .plan import make_plan
+from .scaled import ScaledSteps
 from .shrink import shrink
+from .workers import run
 
 if TYPE_CHECKING:
     from ..graph import Array
     from .plan import Plan
     from .workers import Workers
+
+TIGHTEN_SHARE = 0.3
+"""Gradient steps for intermediate bounds, as a share of those for the rows."""
+
+FIRST_STEP, DECAY = 0.5, 0.85
+"""The first step's length for the rows and what every further one is shorter by."""
+
+ALONE_FROM = 256
+"""Networks with a layer of this size are bounded one box at a time on a CPU: each box has a smaller one of its own."""
 
 
 @np.errstate(all="ignore")
@@ -36,38 +48,56 @@ def alpha_crown(
     """Lower bounds ``[B, S]`` of ``rows [S, m]`` times the flat output, for boxes ``[B, n]``.
 
     Intermediate bounds are optimised first, then every row takes `steps` gradient steps. When the deadline passes, the
-    best bounds so far are returned; it raises `TimeUp` only if there are none yet, and `UndefinedOnRegion`.
+    best bounds so far are returned; it raises `TimeUp` only if there are none yet, and `UndefinedOnRegion`. Boxes (of a
+    large network) or rows are shared among the threads of `workers`, if given.
     """
     xp = array_namespace(lower)
     budget = memory or MemoryBudget.default()
     state = relax(plan, lower, upper, deadline=deadline, memory=budget, workers=workers)
-    both = xp.concat([rows, -rows])
-    first = row_bounds(state, both[None], xp.zeros_like(both[None, :, 0]), memory=budget, deadline=deadline).lower
-    batch, count = lower.shape[0], rows.shape[0]
-    low = first[:, :count]
-    width = -first[:, count:] - low
-    base = shrunk(Base(plan, lower, upper, dict(enumerate(state.intervals))))
-    size = sum(node.size for node in base.plan.graph.nodes)
-    at_once = budget.rows(12 * lower.dtype.itemsize * size, 512)
-    base = tighten(base, at_once, deadline, iterations=max(1, steps // 2))
-    best = low.reshape(-1) + 0
+    best = row_bounds(state, rows[None], xp.zeros_like(rows[None, :, 0]), memory=budget, deadline=deadline).lower + 0
+    whole = Base(plan, lower, upper, dict(enumerate(state.intervals)))
+    batch = lower.shape[0]
+    alone = isinstance(lower, np.ndarray) and plan.largest >= ALONE_FROM
+    parts = [slice(box, box + 1) for box in range(batch)] if alone else [slice(0, batch)]
+    sharers = workers if batch == 1 else None
+
+    def optimise(part: slice) -> None:
+        base = shrunk(whole.rows(xp.arange(batch, **options_like(lower))[part]))
+        at_once = budget.rows(12 * lower.dtype.itemsize * sum(node.size for node in base.plan.graph.nodes), 512)
+        base = tighten(base, at_once, deadline, iterations=max(1, round(TIGHTEN_SHARE * steps)), workers=sharers)
+        best[part] = xp.maximum(best[part], _rows(base, rows, steps, at_once, deadline))
+
+    run(optimise, parts, workers)
+    return best
+
+
+def _rows(base: Base, rows: Array, steps: int, at_once: int, deadline: Deadline) -> Array:
+    """Optimised lower bounds ``[B, S]`` of the rows with fixed intermediate bounds, `at_once` at a time."""
+    xp = array_namespace(rows)
+    batch, count = base.lower.shape[0], rows.shape[0]
+    shape = base.plan.graph.nodes[base.plan.output].shape
+    found = []
     for start in range(0, batch * count, at_once):
-        place = xp.arange(start, min(start + at_once, batch * count), **options_like(lower))
-        box, row = place // count, place % count
-        shape = base.plan.graph.nodes[base.plan.output].shape
-        ascent = Ascent(base.rows(box), base.plan.output, rows[row].reshape(-1, *shape))
+        place = xp.arange(start, min(start + at_once, batch * count), **options_like(rows))
+        seeds = rows[place % count].reshape(-1, *shape)
+        ascent = Ascent(base.rows(place // count), base.plan.output, seeds, bounds_only=True)
         ascent.evaluate()
+        scaled = ScaledSteps(ascent)
         for step in range(steps):
             if deadline.passed:
                 break
-            ascent.improve(0.1 * 0.9**step * width[box, row], 0.7)
+            scaled.step(FIRST_STEP * DECAY**step)
             ascent.evaluate()
-        best[place] = xp.maximum(best[place], ascent.best)
-    return best.reshape(batch, count)
+        found.append(ascent.best)
+    return xp.concat(found).reshape(batch, count)
 
 
 def shrunk(base: Base) -> Base:
-    """The base on the graph without neurons that are inactive on all of its boxes, small matrix products expanded."""
+    """The base on a smaller graph that is the same on all of its boxes: undecided neurons alone, or all but those that
+    are inactive, or the graph itself, whichever costs least; small matrix products are expanded."""
+    condensed = condense(base.plan, base.intervals)
+    if condensed is not None:
+        return Base(make_plan(condensed[0]), base.lower, base.upper, condensed[1])
     graph, intervals = shrink(base.plan.graph, [base.intervals[index] for index in range(len(base.intervals))])
     graph, intervals = expand(graph, intervals)
     if graph is base.plan.graph:

@@ -9,6 +9,7 @@ domains share them.)
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,16 +20,22 @@ from ..ops import rule
 from ..ops.arrays import as_like, zeros_like_shape
 from .alpha import Ascent, Base, ancestors
 from .interval import intersect, node_interval
+from .scaled import ScaledSteps
+from .workers import Workers, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ..graph import Array
+    from ..ops.rule import Interval
     from .parameters import Parameters
     from .plan import Plan
 
 ITERATIONS = 4
 """Gradient steps for each entry (more gain less than 1 % of the width on the MNIST networks)."""
+
+FIRST_STEP, DECAY = 0.7, 0.7
+"""The first step's length and what every further one is shorter by."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,11 +63,13 @@ def tighten(
     rows: int,
     deadline: Deadline = NEVER,
     iterations: int = ITERATIONS,
+    workers: Workers | None = None,
     note: Callable[[EntryBounds], None] | None = None,
     only: frozenset[int] | None = None,
 ) -> Base:
     """The base with optimised bounds of its undecided entries (of `only` these nodes), `iterations` gradient steps
-    each; at most `rows` rows are bounded at once. `note` is told what gave every bound.
+    each; at most `rows` rows are bounded at once, and shared among the threads of `workers`, if given. `note` is told
+    what gave every bound.
 
     Stops quietly when the deadline passes: what is done so far is kept.
     """
@@ -83,16 +92,9 @@ def tighten(
         start = plan.graph.nodes[index].inputs[0] if node.op == "Linear" else index
         if not any(position in plan.elementwise for position in ancestors(plan, start)):
             continue
-        step = max(1, rows // 2)
-        for first in range(0, box.shape[0], step):
-            if deadline.passed:
-                break
-            b, e = box[first : first + step], entry[first : first + step]
-            below, above, weights = _optimised(Base(plan, base.lower, base.upper, intervals), index, (b, e), iterations)
-            if note is not None:
-                note(EntryBounds(index, b, e, weights))
-            low[b, e] = xp.maximum(low[b, e], below)
-            high[b, e] = xp.minimum(high[b, e], above)
+        known = Base(plan, base.lower, base.upper, intervals)
+        bound = partial(_bound_part, known, index, (box, entry), (low, high), iterations, deadline, note)
+        run(bound, _parts(box.shape[0], max(1, rows // 2), workers), workers)
         shape = (low.shape[0], *node.shape)
         intervals[index] = (xp.minimum(low, high).reshape(shape), xp.maximum(low, high).reshape(shape))
     return Base(plan, base.lower, base.upper, intervals)
@@ -101,20 +103,59 @@ def tighten(
 _CHEAP = frozenset({"Reshape", "Transpose", "Take", "Scale", "Concat"})
 
 
-def _optimised(base: Base, target: int, pairs: tuple[Array, Array], iterations: int) -> tuple[Array, Array, Parameters]:
-    """Lower and upper bounds ``[P]`` of (box, entry) pairs of a node, and the parameters that give them."""
+_FEW_PAIRS = 24
+"""Below this many pairs, sharing them among threads costs more than it saves."""
+
+
+def _parts(count: int, at_once: int, workers: Workers | None) -> list[slice]:
+    """All of `count` pairs in parts of similar length, at most `at_once`."""
+    if count == 0:
+        return []
+    sharers = min(workers.count, count // _FEW_PAIRS) if workers else 1
+    size = -(-count // max(-(-count // at_once), sharers))
+    return [slice(first, first + size) for first in range(0, count, size)]
+
+
+def _bound_part(
+    base: Base,
+    target: int,
+    pairs: tuple[Array, Array],
+    ends: Interval,
+    iterations: int,
+    deadline: Deadline,
+    note: Callable[[EntryBounds], None] | None,
+    part: slice,
+) -> None:
+    """Write optimised bounds of some of the (box, entry) pairs into the flat ends ``[B, n]`` of the target's bounds."""
+    if deadline.passed:
+        return
+    xp = array_namespace(base.lower)
+    box, entry = pairs[0][part], pairs[1][part]
+    ascent = _optimised(base, target, (box, entry), iterations, bounds_only=note is None)
+    below, above = ascent.best[: box.shape[0]], -ascent.best[box.shape[0] :]
+    if note is not None:
+        note(EntryBounds(target, box, entry, ascent.best_parameters))
+    low, high = ends
+    low[box, entry] = xp.maximum(low[box, entry], below)
+    high[box, entry] = xp.minimum(high[box, entry], above)
+
+
+def _optimised(base: Base, target: int, pairs: tuple[Array, Array], iterations: int, *, bounds_only: bool) -> Ascent:
+    """Optimised bounds of (box, entry) pairs of a node: ``2 P`` rows, first all lower bounds, then all (negated) upper
+    ones."""
     xp = array_namespace(base.lower)
     box, entry = pairs
     node, seeds, constants = entry_rows(base.plan, base.lower, target, entry)
     both = xp.concat([box, box])
-    low, high = (end.reshape(end.shape[0], -1)[box, entry] for end in base.intervals[target])
-    width = xp.concat([high - low, high - low])
-    ascent = Ascent(base.rows(both), node, xp.concat([seeds, -seeds]), xp.concat([constants, -constants]))
+    ascent = Ascent(
+        base.rows(both), node, xp.concat([seeds, -seeds]), xp.concat([constants, -constants]), bounds_only=bounds_only
+    )
     ascent.evaluate()
+    steps = ScaledSteps(ascent)
     for step in range(iterations):
-        ascent.improve(0.2 * 0.7**step * width, 0.3)
+        steps.step(FIRST_STEP * DECAY**step)
         ascent.evaluate()
-    return ascent.best[: box.shape[0]], -ascent.best[box.shape[0] :], ascent.best_parameters
+    return ascent
 
 
 def entry_rows(plan: Plan, like: Array, target: int, entries: Array) -> tuple[int, Array, Array]:

@@ -68,6 +68,21 @@ class Objective(NamedTuple):
     width: Array
 
 
+class Reached(NamedTuple):
+    """An evaluation under way before the node at place `number` of the order: waiting coefficients by node, constants
+    and their magnitudes ``[R]``."""
+
+    number: int
+    pending: dict[int, Array]
+    total: Array
+    magnitude: Array
+
+    def rows(self, index: Array) -> Reached:
+        """The same of the rows at `index`."""
+        pending = {node: a[index] for node, a in self.pending.items()}
+        return Reached(self.number, pending, self.total[index], self.magnitude[index])
+
+
 @dataclass
 class Parameters:
     """Weights of lines ``[R, n]`` by node (lower and upper, None where not free), multipliers ``[K]`` by split node,

@@ -68,8 +68,15 @@ def _carry_relu(family: Family, slope: Array, a: Array) -> tuple[tuple[Array, ..
     return ((a - negative) * slope + negative * above,), xp.sum(negative * intercept, axis=1)
 
 
-def follow(chosen: Chosen, inputs: list[Array]) -> Array:
+def follow(family: Family, chosen: Chosen, inputs: list[Array]) -> Array:
     """The node's value ``[R, n]`` at the inputs on the lines that the signs of the coefficients chose."""
+    if family.through_origin:
+        below_it = chosen.coefficients > 0
+        xp = array_namespace(below_it)
+        value = xp.where(below_it, chosen.lower.slopes[0], family.upper.slopes[0])
+        value *= inputs[0]
+        value += xp.where(below_it, 0.0, family.upper.intercept)
+        return value
     low = high = 0.0
     for x, slope_below, slope_above in zip(inputs, chosen.lower.slopes, chosen.upper.slopes, strict=True):
         low = low + slope_below * x
