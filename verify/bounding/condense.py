@@ -16,6 +16,7 @@ from ..arrays import array_namespace, options_like
 from ..graph import Graph, Node
 from ..ops import rule
 from ..ops.arrays import as_like
+from .interval import intersect, node_interval
 from .live import is_plain_dense
 from .parameters import ancestors
 
@@ -139,7 +140,14 @@ def _assembled(
     place = _append(nodes, output.name, flat, made, _rows_of(plan, layers, plan.output, every, like), like)
     if nodes[place].shape != output.shape:
         nodes.append(Node(f"{output.name} shaped", "Reshape", (place,), output.shape))
-    return Graph(tuple(nodes), (0,), (len(nodes) - 1,)), bounds
+    graph = Graph(tuple(nodes), (0,), (len(nodes) - 1,))
+    for position, node in enumerate(graph.nodes):
+        if position not in bounds:
+            bounds[position] = node_interval(node, rule(node.op), [bounds[source] for source in node.inputs])
+    known = intervals.get(plan.output)
+    if known is not None:
+        bounds[graph.outputs[0]] = intersect(bounds[graph.outputs[0]], known)
+    return graph, bounds
 
 
 def _append(nodes: list[Node], name: str, flat: int, made: Mapping[int, int], rows: _Map, like: Array) -> int:
