@@ -131,6 +131,7 @@ class ActivationTurns:
             job.memory,
             job.threads,
             BranchRecord() if job.options.record else None,
+            job.problem.groups if setting.backend.dtype == "float32" else None,
         )
 
     @property

@@ -14,7 +14,7 @@ from boundsmith.verify.search.activation_search import ActivationSearch
 
 from tests.networks import node
 from tests.onnx_files import rational
-from tests.programs.piecewise import linear, outputs
+from tests.programs.piecewise import exact_minimum, linear, outputs
 
 DOUBLE = Backend("float64")
 
@@ -29,6 +29,24 @@ def problem_of(graph, *groups):
         strict = np.zeros(len(offsets), dtype=bool)
         made.append(Group(np.asarray(lower, float), np.asarray(upper, float), rows, offsets, strict, of, len(clauses)))
     return Problem(graph, tuple(made), graph.nodes[graph.outputs[0]].size, None)
+
+
+def random_problem(graph, seed, shift, rows=(1, 2), boxes=1):
+    """Clauses whose exact least values are all the shift (of the first box; more on others), with a random box each."""
+    rng = np.random.default_rng(seed)
+    size, count = graph.nodes[0].size, graph.nodes[graph.outputs[0]].size
+    groups = []
+    for k in range(boxes):
+        lower = rng.uniform(-1.2, 0.0, size)
+        upper = lower + rng.uniform(0.2, 1.8, size)
+        clauses = []
+        for amount in rows:
+            matrix, offsets = rng.normal(size=(amount, count)), rng.normal(size=amount)
+            least = exact_minimum(graph, lower, upper, matrix, offsets)
+            # With several rows a shift of all offsets shifts the least value by as much.
+            clauses.append((matrix, offsets + least - (shift if k == 0 else abs(shift) + 0.01)))
+        groups.append((lower, upper, clauses))
+    return problem_of(graph, *groups[::-1])
 
 
 def margins(problem, group, points):
@@ -60,7 +78,8 @@ def search_of(problem, backend=DOUBLE, workers=1, memory=1 << 28):
     )
     rows = prepare_rows(problem.groups, lower)
     plan = make_plan(backend.graph(problem.graph))
-    return ActivationSearch(plan, rows, lower, upper, MemoryBudget(memory), workers)
+    finer = problem.groups if backend.dtype == "float32" else None
+    return ActivationSearch(plan, rows, lower, upper, MemoryBudget(memory), workers, groups=finer)
 
 
 def decide(problem, seconds=20.0, check=None, **settings):

@@ -30,28 +30,11 @@ from tests.search.activation_cases import (
     margins,
     pooling,
     problem_of,
+    random_problem,
     search_of,
 )
 
 CONTINUOUS = tuple(op for op in UNARY if op not in STEPS)
-
-
-def random_problem(graph, seed, shift, rows=(1, 2), boxes=1):
-    """Clauses whose exact least values are all the shift (of the first box; more on others), with a random box each."""
-    rng = np.random.default_rng(seed)
-    size, count = graph.nodes[0].size, graph.nodes[graph.outputs[0]].size
-    groups = []
-    for k in range(boxes):
-        lower = rng.uniform(-1.2, 0.0, size)
-        upper = lower + rng.uniform(0.2, 1.8, size)
-        clauses = []
-        for amount in rows:
-            matrix, offsets = rng.normal(size=(amount, count)), rng.normal(size=amount)
-            least = exact_minimum(graph, lower, upper, matrix, offsets)
-            # With several rows a shift of all offsets shifts the least value by as much.
-            clauses.append((matrix, offsets + least - (shift if k == 0 else abs(shift) + 0.01)))
-        groups.append((lower, upper, clauses))
-    return problem_of(graph, *groups[::-1])
 
 
 def assert_agrees(problem, shift, search, witness):

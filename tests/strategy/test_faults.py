@@ -19,6 +19,7 @@ from boundsmith.verify.result import Verdict
 from boundsmith.verify.search import activation_search, activation_split, branching, input_split
 from onnx import helper
 
+from tests.faults import FAULTS, Faulty, method_of
 from tests.onnx_files import random_layers, save, save_dense
 from tests.queries import query_of
 
@@ -65,44 +66,11 @@ def test_a_violation_that_the_runtime_does_not_confirm_is_not_reported(network, 
     assert answer(lying, property, 0.4, method=method) in (Verdict.UNKNOWN, Verdict.TIMEOUT)
 
 
-class Faulty:
-    """A function whose calls go wrong from number `first` on, `count` times; other calls pass."""
-
-    def __init__(self, genuine, how, first=0, count=None):
-        self.genuine, self.how, self.first = genuine, how, first
-        self.last = np.inf if count is None else first + count
-        self.calls = 0
-
-    def __call__(self, *args, **kwargs):
-        self.calls += 1
-        if not self.first < self.calls <= self.last:
-            return self.genuine(*args, **kwargs)
-        if isinstance(self.how, BaseException):
-            raise self.how
-        return _spoiled(self.genuine(*args, **kwargs))
-
-
-def _spoiled(value):
-    """The value with NaN in all of its floating-point arrays."""
-    if isinstance(value, np.ndarray):
-        return np.full_like(value, np.nan) if value.dtype.kind == "f" else value
-    if isinstance(value, crown.LinearBound):
-        return crown.LinearBound(*(_spoiled(part) for part in (value.coefficients, value.constant, value.lower)))
-    if isinstance(value, crown.Relaxed):
-        intervals = [(_spoiled(low), _spoiled(high)) for low, high in value.intervals]
-        return replace(value, intervals=intervals, steps={k: _spoiled(step) for k, step in value.steps.items()})
-    if isinstance(value, tuple):
-        parts = [_spoiled(part) for part in value]
-        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
-    return value
-
-
 PLACES = {
     "relax": (input_split, "relax"),
     "row_bounds": (input_split, "row_bounds"),
     "step": (backward, "backward_step"),
 }
-FAULTS = {"nan": "nan", "memory": MemoryError(), "exception": RuntimeError("injected")}
 
 
 def decide_with(monkeypatch, network, property, place, fault, **when):
@@ -140,11 +108,6 @@ ACTIVATION_PLACES = {
     "programme": (leaf, "solve_linear"),
     "root": (activation_search, "open_root"),
 }
-
-
-def method_of(module, name, faulty):
-    """A replacement that is bound to its object where the original is a method."""
-    return (lambda self, *args, **kwargs: faulty(self, *args, **kwargs)) if isinstance(module, type) else faulty
 
 
 def decide_by_activations(monkeypatch, network, property, place, fault, **when):

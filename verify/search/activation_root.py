@@ -79,10 +79,13 @@ def open_root(
         base = tighten(base, min(at_once, 512), deadline)
         group, clause, parameters, best = _ascend(base, rows, group, clause, parameters, LAST_STEPS, at_once, deadline)
     if group.shape[0]:
-        base, fresh = with_exact_pieces(base, deadline, memory)
-        if fresh:
-            base = tighten(base, min(at_once, 512), deadline, only=fresh)
+        exact, fresh = with_exact_pieces(base, deadline, memory)
+        if exact is not base:
+            at_once = _rows_at_once(exact, memory)
+            base = tighten(exact, min(at_once, 512), deadline, only=fresh)
+            before, pairs = best, group * rows.clauses.shape[1] + clause
             group, clause, parameters, best = _ascend(base, rows, group, clause, None, LAST_STEPS, at_once, deadline)
+            best = xp.maximum(best, before[xp.searchsorted(pairs, group * rows.clauses.shape[1] + clause)])
     if group.shape[0] == 0:
         return Root(None, pool, 0.0)
     layout = make_layout(base)

@@ -11,19 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..arrays import Backend, to_numpy
+from ..arrays import Backend, out_of_memory_errors, to_numpy
 from ..budget import TimeUp
 from .activation_root import Root, open_root
 from .activation_split import BranchOptions, BranchReport, mixture_of, search
 from .branching import ascent_of
+from .doubled import in_double
 from .leaves import programme
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ..bounding.plan import Plan
     from ..budget import Deadline, MemoryBudget
     from ..graph import Array
+    from ..problem import Group
     from ..rows import Rows
     from .branches import Branches, Layout
     from .record import BranchRecord
@@ -40,9 +42,10 @@ TIGHTEN_EVERY = 2
 class ActivationSearch:
     """Activation branch-and-bound of all clauses on their boxes ``[G, n]``.
 
-    record: where to book what a proof needs (bounds are not renewed then). `closed` says that every clause is refuted
-    everywhere; `lost` counts leaves that neither bounds nor linear
-    programming could decide.
+    record: where to book what a proof needs (bounds are not renewed then). groups: the problem's own, in float64, where
+    the search is in float32; what it cannot decide is then searched in float64 by `finer`, whose boxes belong to
+    `finer_groups`. `closed` says that every clause is refuted everywhere; `lost` counts leaves that neither bounds nor
+    linear programming could decide.
     """
 
     plan: Plan
@@ -52,27 +55,35 @@ class ActivationSearch:
     memory: MemoryBudget
     workers: int = 1
     record: BranchRecord | None = None
+    groups: Sequence[Group] | None = None
     root: Root | None = None
     lost: int = 0
     leaves: list[Branches] = field(default_factory=list)
     programmes: int = 0
+    close_calls: list[Branches] = field(default_factory=list)
+    finer: ActivationSearch | None = None
+    finer_groups: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     @property
     def closed(self) -> bool:
         """Whether nothing is open, undecided or lost."""
-        return self.root is not None and not len(self.root.pool) and not self.leaves and not self.lost
+        return self.finished and not self.lost
 
     @property
     def finished(self) -> bool:
         """Whether there is nothing left to do."""
-        return self.root is not None and not len(self.root.pool) and not self.leaves
+        if self.root is None or len(self.root.pool) or self.leaves or self.close_calls:
+            return False
+        return self.finer is None or self.finer.finished
 
     @property
     def bound(self) -> float:
         """The smallest proven bound of what is open; infinite when nothing is."""
         if self.root is None:
             return float("-inf")
-        return min([self.root.pool.bound, *(float(part.bound.min()) for part in self.leaves)])
+        finer = float("inf") if self.finer is None else self.finer.bound
+        parts = (*self.leaves, *self.close_calls)
+        return min([finer, self.root.pool.bound, *(float(part.bound.min()) for part in parts)])
 
     def run(self, deadline: Deadline, check: Callable[[Array, Array], Any]) -> BranchReport:
         """Work until all is decided, a witness is found or the deadline passes."""
@@ -97,13 +108,52 @@ class ActivationSearch:
                 report.closed = []
         if report.witness is None and self.leaves:
             report.witness = self._decide_leaves(layout, deadline, check)
+        if report.witness is None and not len(self.root.pool) and not self.leaves:
+            self._look_closer(layout, report, deadline, check)
         return report
+
+    def _look_closer(
+        self, layout: Layout, report: BranchReport, deadline: Deadline, check: Callable[[Array, Array], Any]
+    ) -> None:
+        """Search what was too close to call in float64, and add to the report what came of it."""
+        if self.close_calls and self.groups is not None:
+            try:
+                state = in_double(layout, self.close_calls, self.groups, deadline, self.memory)
+            except TimeUp:
+                return
+            except out_of_memory_errors():
+                report.exhausted = True
+                return
+            self.close_calls = []
+            self.finer_groups = state.groups
+            base = state.layout.base
+            root = Root(state.layout, state.pool, state.pool.bound)
+            self.finer = ActivationSearch(
+                base.plan, state.rows, base.lower, base.upper, self.memory, self.workers, root=root
+            )
+        if self.finer is None or self.finer.finished:
+            return
+        groups, before = self.finer_groups, (self.finer.programmes, self.finer.lost)
+        found = self.finer.run(deadline, lambda points, boxes: check(points, groups[to_numpy(boxes)]))
+        self.programmes += self.finer.programmes - before[0]
+        self.lost += self.finer.lost - before[1]
+        report.visited += found.visited
+        report.splits += found.splits
+        report.halvings += found.halvings
+        report.kernel_seconds += found.kernel_seconds
+        report.exhausted = report.exhausted or found.exhausted
+        report.witness = found.witness
 
     def abandon(self) -> None:
         """Give up what is open (memory ran out): it counts as lost."""
         if self.root is not None:
-            self.lost += len(self.root.pool)
+            self.lost += len(self.root.pool) + sum(len(part) for part in self.close_calls)
             self.root.pool.blocks.clear()
+            self.close_calls.clear()
+        if self.finer is not None:
+            before = self.finer.lost
+            self.finer.abandon()
+            self.lost += self.finer.lost - before
 
     def _options(self, layout: Layout) -> BranchOptions:
         """Batches that keep a pass's arrays near the cache on a CPU, and within the memory budget."""
@@ -151,13 +201,13 @@ class ActivationSearch:
                     return None
                 domain = part.pick(slice(position, position + 1))
                 if not possible:
-                    self.lost += 1
+                    self._give_up(domain)
                     continue
                 self.programmes += 1
                 try:
                     leaf = leaf_bound(graph, **programme(layout, graph, self.rows, domain), deadline=deadline)
                 except NotEncodable:
-                    self.lost += 1
+                    self._give_up(domain)
                     continue
                 if leaf.status == "closed":
                     if self.record is not None:
@@ -172,5 +222,12 @@ class ActivationSearch:
                 if deadline.passed:
                     self.leaves.append(part.pick(slice(position, len(part))))
                     return None
-                self.lost += 1
+                self._give_up(domain)
         return None
+
+    def _give_up(self, leaf: Branches) -> None:
+        """A leaf that is not decided: it waits for float64, or is lost."""
+        if self.groups is None or self.record is not None:
+            self.lost += len(leaf)
+        else:
+            self.close_calls.append(leaf)

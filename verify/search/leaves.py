@@ -58,8 +58,20 @@ def _closed(layout: Layout, domain: Branches) -> dict[int, tuple[Array, Array]]:
             intervals[index] = node_interval(
                 nodes[index], rule(nodes[index].op), [intervals[source] for source in nodes[index].inputs]
             )
-    xp = array_namespace(domain.low)
-    low, high = domain.low + 0, domain.high + 0
+    low, high = closed_ends(layout, domain.low, domain.high)
+    closed = layout.bounds(replace(domain, low=low, high=high)).intervals
+    for index in layout.base.plan.nonlinear:
+        if is_step(nodes[index]):
+            (source,) = nodes[index].inputs
+            intervals[source] = closed[source]
+    return intervals
+
+
+def closed_ends(layout: Layout, low: Array, high: Array) -> tuple[Array, Array]:
+    """Bounds ``[N, slots]`` with the kink itself in place of the number next to it, where that stands for excluding
+    it."""
+    xp = array_namespace(low)
+    low, high = low + 0, high + 0
     for block in layout.slots:
         if not any(block.opened):
             continue
@@ -69,12 +81,7 @@ def _closed(layout: Layout, domain: Branches) -> dict[int, tuple[Array, Array]]:
             above, below = (xp.nextafter(point, xp.full_like(point, end)) for end in (xp.inf, -xp.inf))
             low[:, here] = xp.where(low[:, here] == above, point, low[:, here])
             high[:, here] = xp.where(high[:, here] == below, point, high[:, here])
-    closed = layout.bounds(replace(domain, low=low, high=high)).intervals
-    for index in layout.base.plan.nonlinear:
-        if is_step(nodes[index]):
-            (source,) = nodes[index].inputs
-            intervals[source] = closed[source]
-    return intervals
+    return low, high
 
 
 def _held(layout: Layout, graph: Graph, domain: Branches) -> dict[int, np.ndarray]:
