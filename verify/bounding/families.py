@@ -22,11 +22,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..graph import Array, Node
-    from ..ops.rule import Interval
+    from ..ops.rule import Interval, Lines
 
 
 KNOTS = 9
 """Members of a curved operator's family: the gap of a mixture is a sixty-fourth of that of the tangents at the ends."""
+
+
+BLOCK = 1 << 12
+"""Entries whose lines are worked out at once on a CPU: with all knots they stay in the cache."""
 
 
 class Knots(NamedTuple):
@@ -157,35 +161,56 @@ def make_family(node: Node, intervals: Sequence[Interval]) -> Family:
 
 def _members(node: Node, intervals: Sequence[Interval], count: int) -> tuple[Knots, Knots]:
     """Lines below and above at `count` evenly spaced values of `slope`; ``K`` is 1 where they are all the same."""
+    batch = max(pair[0].shape[0] for pair in intervals)
+    step = max(1, BLOCK // node.size) if len(intervals) == 1 and isinstance(intervals[0][0], np.ndarray) else batch
+    parts = []
+    for start in range(0, batch, step):
+        part = [
+            (low, high) if step >= batch else (low[start : start + step], high[start : start + step])
+            for low, high in intervals
+        ]
+        lines = _lines_at(node, part, [k / (count - 1) for k in range(count)])
+        parts.append((_stacked(lines, node, True), _stacked(lines, node, False)))
+    return _joined([part[0] for part in parts]), _joined([part[1] for part in parts])
+
+
+def _lines_at(node: Node, intervals: Sequence[Interval], values: Sequence[float]) -> list[Lines]:
+    """Lines at the values of `slope`: one set for each of them, or one with a leading axis."""
     relax = rule(node.op).relax
     if relax is None:
         raise ValueError(f"{node.op} has no elementwise relaxation")
     like = max((pair[0] for pair in intervals), key=lambda x: x.shape[0])
     xp = array_namespace(like)
-    values = [k / (count - 1) for k in range(count)]
-    if len(intervals) == 1:
-        # One call, so that what does not depend on the slope is worked out once.
-        positions = xp.asarray(values, dtype=like.dtype, **options_like(like))
-        lines = [relax(node, intervals, positions.reshape(-1, *(1,) * like.ndim))]
-    else:
-        lines = [relax(node, intervals, xp.full_like(like, value)) for value in values]
+    if len(intervals) > 1:
+        return [relax(node, intervals, xp.full_like(like, value)) for value in values]
+    # One call, so that what does not depend on the slope is worked out once.
+    positions = xp.asarray(values, dtype=like.dtype, **options_like(like))
+    return [relax(node, intervals, positions.reshape(-1, *(1,) * like.ndim))]
 
-    def stacked(parts: Sequence[Array]) -> Array:
+
+def _stacked(lines: Sequence[Lines], node: Node, below: bool) -> Knots:
+    """The lines of one side as knots."""
+    xp = array_namespace(lines[0].lower_intercept)
+
+    def stack(parts: Sequence[Array]) -> Array:
         if len(parts) > 1:
             return xp.stack(tuple(part.reshape(-1, node.size) for part in parts))
-        return parts[0].reshape(-1 if parts[0].ndim > like.ndim else 1, like.shape[0], node.size)
+        count = parts[0].shape[0] if parts[0].ndim > len(node.shape) + 1 else 1
+        return parts[0].reshape(count, -1, node.size)
 
-    inputs = range(len(intervals))
-    return (
-        Knots(
-            tuple(stacked([line.lower_slopes[k] for line in lines]) for k in inputs),
-            stacked([line.lower_intercept for line in lines]),
-        ),
-        Knots(
-            tuple(stacked([line.upper_slopes[k] for line in lines]) for k in inputs),
-            stacked([line.upper_intercept for line in lines]),
-        ),
-    )
+    slopes = [line.lower_slopes if below else line.upper_slopes for line in lines]
+    intercepts = [line.lower_intercept if below else line.upper_intercept for line in lines]
+    return Knots(tuple(stack(parts) for parts in zip(*slopes, strict=True)), stack(intercepts))
+
+
+def _joined(parts: Sequence[Knots]) -> Knots:
+    """The knots of consecutive boxes as those of all."""
+    if len(parts) == 1:
+        return parts[0]
+    xp = array_namespace(parts[0].intercepts)
+    slopes = zip(*(part.slopes for part in parts), strict=True)
+    intercepts = xp.concat([part.intercepts for part in parts], axis=1)
+    return Knots(tuple(xp.concat(columns, axis=1) for columns in slopes), intercepts)
 
 
 def _nearest(side: Side, slopes: Sequence[Array]) -> Array | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -10,7 +11,7 @@ from ..arrays import array_namespace
 from ..errors import UndefinedOnRegion
 from ..graph import Array, Node
 from .arrays import product, quiet, smallest
-from .functions import power, sigmoid, softplus
+from .functions import constant, power, sigmoid, softplus
 from .lines import (
     Line,
     chord_slope,
@@ -230,8 +231,11 @@ def _pow_lines(xp: Any, node: Node, lower: Array, upper: Array, slope: Array | N
     def derivative(xp: Any, x: Array) -> Array:
         return exponent * power(x, exponent - 1.0)
 
-    def curve(xp: Any, x: Array) -> tuple[Array, Array, Array]:
-        return -power(x, exponent), -derivative(xp, x), -exponent * (exponent - 1.0) * power(x, exponent - 2.0)
+    def curve(xp: Any, x: Array) -> tuple[Array, Array]:
+        return -power(x, exponent), -derivative(xp, x)
+
+    def touching(xp: Any, anchor: Array, largest: Array, needed: Array) -> Array:
+        return xp.minimum(-_touching_ratio(exponent) * constant(anchor), constant(largest))
 
     touch = point_in(lower, upper, slope)
     if exponent in (0.0, 1.0):
@@ -242,9 +246,21 @@ def _pow_lines(xp: Any, node: Node, lower: Array, upper: Array, slope: Array | N
     if exponent < 1:
         return concave_lines(xp, f, derivative, lower, upper, xp.maximum(touch, 1e-3 * upper))
     if exponent.is_integer() and exponent % 2 == 1:
-        below, above = bent_lines(xp, curve, 0.0, lower, upper, slope)
+        below, above = bent_lines(xp, curve, touching, 0.0, lower, upper, slope)
         return mirrored(above), mirrored(below)
     return convex_lines(xp, f, derivative, lower, upper, touch)
+
+
+@lru_cache(maxsize=32)
+def _touching_ratio(exponent: float) -> float:
+    """The t > 0 at which the tangent of ``x^n``, n odd, passes through ``(-1, -1)``: the root of ``(n - 1) t^n + n
+    t^(n - 1) - 1``, by bisection; by similarity the tangent through ``(-a, -a^n)`` touches at ``a t``."""
+    low, high = 0.0, 1.0
+    for _ in range(48):
+        t = 0.5 * (low + high)
+        beyond = (exponent - 1.0) * t**exponent + exponent * t ** (exponent - 1.0) > 1.0
+        low, high = (low, t) if beyond else (t, high)
+    return 0.5 * (low + high)
 
 
 def _negative_power_lines(

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..arrays import array_namespace
 from .arrays import quiet, unit_roundoff
 from .functions import erf, normal_density, sigmoid
 from .lines import Line, better_above, chord_slope, line_above, line_below, unary_relaxation
 from .rule import Interval, OpRule
-from .smooth import Curve, touching_point
+from .touching import Curve, Touching
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,40 +26,53 @@ if TYPE_CHECKING:
     from ..graph import Array, Node
 
 
+FARTHEST_TOUCH = 40.0
+"""How far left of the bend a touching point is looked for; the tails are flat to within roundoff there."""
+
+
 @dataclass(frozen=True)
 class _Gated:
-    """A gated unit: value with two derivatives, its inflection point on the right, and its minimum ``(x, f(x))``."""
+    """A gated unit: value and derivative, its inflection point on the right, its minimum ``(x, f(x))``, and where
+    tangents through a point right of the left bend touch the left tail, and through a point of that tail the rest."""
 
     curve: Curve
     bend: float
     minimum: tuple[float, float]
+    on_tail: Touching
+    off_tail: Touching
 
 
-def _gelu_curve(xp: Any, x: Array) -> tuple[Array, Array, Array]:
+def _gated_unit(curve: Curve, bend: float, minimum: tuple[float, float]) -> _Gated:
+    def tail(anchor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.full_like(anchor, -bend - FARTHEST_TOUCH), np.full_like(anchor, -bend)
+
+    def middle(anchor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.full_like(anchor, -bend), np.full_like(anchor, bend)
+
+    on_tail = Touching(curve, -1.0, tail, -bend, 0.0, 12.0)
+    return _Gated(curve, bend, minimum, on_tail, Touching(curve, -1.0, middle, -bend, -1.0, 1e4))
+
+
+def _gelu_curve(xp: Any, x: Array) -> tuple[Array, Array]:
     gate = 0.5 * (1.0 + erf(xp, x * math.sqrt(0.5)))
-    density = normal_density(xp, x)
-    return x * gate, gate + x * density, density * (2.0 - x * x)
+    return x * gate, gate + x * normal_density(xp, x)
 
 
-def _gelu_tanh_curve(xp: Any, x: Array) -> tuple[Array, Array, Array]:
+def _gelu_tanh_curve(xp: Any, x: Array) -> tuple[Array, Array]:
     scale, cubic = math.sqrt(2.0 / math.pi), 0.044715
     bent = xp.tanh(scale * (x + cubic * x * x * x))
-    inner, inner_slope = scale * (1.0 + 3.0 * cubic * x * x), 6.0 * scale * cubic * x
-    rest = 1.0 - bent * bent
-    first = 0.5 * (1.0 + bent) + 0.5 * x * rest * inner
-    second = rest * inner + 0.5 * x * rest * (inner_slope - 2.0 * bent * inner * inner)
-    return 0.5 * x * (1.0 + bent), first, second
+    inner = scale * (1.0 + 3.0 * cubic * x * x)
+    return 0.5 * x * (1.0 + bent), 0.5 * (1.0 + bent) + 0.5 * x * (1.0 - bent * bent) * inner
 
 
-def _silu_curve(xp: Any, x: Array) -> tuple[Array, Array, Array]:
+def _silu_curve(xp: Any, x: Array) -> tuple[Array, Array]:
     gate = sigmoid(xp, x)
-    change = gate * (1.0 - gate)
-    return x * gate, gate + x * change, change * (2.0 + x * (1.0 - 2.0 * gate))
+    return x * gate, gate + x * gate * (1.0 - gate)
 
 
-GELU = _Gated(_gelu_curve, math.sqrt(2.0), (-0.7517915246935646, -0.16997120747990366))
-GELU_TANH = _Gated(_gelu_tanh_curve, 1.4185040087908285, (-0.7524614220710163, -0.17004075057125403))
-SILU = _Gated(_silu_curve, 2.399357280515468, (-1.2784645427610737, -0.2784645427610738))
+GELU = _gated_unit(_gelu_curve, math.sqrt(2.0), (-0.7517915246935646, -0.16997120747990366))
+GELU_TANH = _gated_unit(_gelu_tanh_curve, 1.4185040087908285, (-0.7524614220710163, -0.17004075057125403))
+SILU = _gated_unit(_silu_curve, 2.399357280515468, (-1.2784645427610737, -0.2784645427610738))
 
 
 def _unit(node: Node) -> _Gated:
@@ -102,19 +117,19 @@ def _above_leaning(xp: Any, unit: _Gated, lower: Array, upper: Array, slope: Arr
     tail.
     """
     bend = unit.bend
-    at_lower, slope_lower, _ = unit.curve(xp, lower)
+    at_lower, slope_lower = unit.curve(xp, lower)
     at_upper = unit.curve(xp, upper)[0]
     chord = chord_slope(xp, lower, upper, at_lower, at_upper)
     bulges = (lower < -bend) & (slope_lower > chord)
     tail_end = xp.minimum(upper, xp.maximum(lower, xp.full_like(lower, -bend)))
     all_tail = upper <= -bend
-    last = xp.where(all_tail, upper, touching_point(xp, unit.curve, upper, lower, tail_end, -1.0, bulges))
+    last = xp.where(all_tail, upper, unit.on_tail.at(xp, upper, lower, tail_end, bulges))
     if slope is None:
         touch = xp.minimum(last, 0.5 * (lower + upper))
     else:
         touch = lower + slope * (last - lower)
     touch = xp.minimum(xp.maximum(touch, lower), tail_end)
-    at_touch, tangent, _ = unit.curve(xp, touch)
+    at_touch, tangent = unit.curve(xp, touch)
     touch, at_touch = xp.where(bulges, touch, lower), xp.where(bulges, at_touch, at_lower)
     k = xp.where(bulges, tangent, chord)
     return line_above(xp, k, lower, upper, (lower, at_lower), (upper, at_upper), (touch, at_touch))
@@ -126,20 +141,20 @@ def _below_leaning(xp: Any, unit: _Gated, lower: Array, upper: Array, slope: Arr
     """
     bend = unit.bend
     at_lower = unit.curve(xp, lower)[0]
-    at_upper, slope_upper, _ = unit.curve(xp, upper)
+    at_upper, slope_upper = unit.curve(xp, upper)
     chord = chord_slope(xp, lower, upper, at_lower, at_upper)
     tail = lower < -bend
     use_chord = (upper <= -bend) | (tail & (upper <= bend) & (slope_upper <= chord))
     first = xp.maximum(lower, xp.full_like(lower, -bend))
     last = xp.maximum(first, xp.minimum(upper, xp.full_like(upper, bend)))
-    first_touch = xp.where(tail, touching_point(xp, unit.curve, lower, first, last, -1.0, tail & ~use_chord), lower)
+    first_touch = xp.where(tail, unit.off_tail.at(xp, lower, first, last, tail & ~use_chord), lower)
     last_touch = xp.where(upper > bend, xp.maximum(first_touch, xp.zeros_like(upper)), upper)
     if slope is None:
         touch = xp.minimum(xp.maximum(0.5 * (lower + upper), first_touch), last_touch)
     else:
         touch = first_touch + slope * (last_touch - first_touch)
     touch = xp.minimum(xp.maximum(touch, first), last)
-    at_touch, tangent, _ = unit.curve(xp, touch)
+    at_touch, tangent = unit.curve(xp, touch)
     touch, at_touch = xp.where(use_chord, upper, touch), xp.where(use_chord, at_upper, at_touch)
     k = xp.where(use_chord, chord, tangent)
     return line_below(xp, k, lower, upper, (lower, at_lower), (upper, at_upper), (touch, at_touch))

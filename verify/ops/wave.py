@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ..arrays import array_namespace
 from ..errors import UndefinedOnRegion
 from .arrays import quiet, unit_roundoff
 from .functions import constant
-from .lines import Line, mirrored, point_in, unary_relaxation
+from .lines import Line, mirrored, unary_relaxation
 from .rule import Interval, OpRule
-from .smooth import bent_lines
+from .smooth import bent_lines, bent_touch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -20,8 +23,8 @@ if TYPE_CHECKING:
     from ..graph import Array, Node
 
 PERIOD = 2.0 * math.pi
-SLOPE_STEPS = 14
-"""Bisections of the slope, which lies in [-1, 1]."""
+SLOPE_STEPS = 11
+"""Bisections of the slope within the range of the derivative."""
 
 
 def _extent(xp: Any, lower: Array, upper: Array) -> Array:
@@ -43,52 +46,115 @@ def _wave_interval(xp: Any, lower: Array, upper: Array, function: Callable[[Arra
     return low, xp.where(_reaches(xp, lower, upper, peak), 1.0, xp.maximum(at_lower, at_upper))
 
 
-def _least(xp: Any, k: Array, lower: Array, upper: Array) -> tuple[Array, Array]:
-    """Minimum over ``[lower, upper]`` of ``sin z - k z``, ``|k| <= 1``, and where it is attained.
+@dataclass(frozen=True, eq=False)
+class _Arc:
+    """A finite interval of sine: its ends, sine at its ends, and the range of the derivative on it."""
 
-    Minima lie at ``-arccos k`` plus multiples of the period; their values form an arithmetic sequence, so that the
-    first and the last in the interval and its two ends are all there is to try.
+    lower: Array
+    upper: Array
+    at_lower: Array
+    at_upper: Array
+    flattest: Array
+    steepest: Array
+
+    def pick(self, where: Array) -> _Arc:
+        """The arcs that a mask names, flat."""
+        ends = (self.lower, self.upper, self.at_lower, self.at_upper, self.flattest, self.steepest)
+        return _Arc(*(x[where] for x in ends))
+
+    def mirrored(self) -> _Arc:
+        """The arc of ``-sin(-z)``, which is sine again."""
+        return _Arc(-self.upper, -self.lower, -self.at_upper, -self.at_lower, self.flattest, self.steepest)
+
+
+def _least(xp: Any, k: Array, arc: _Arc) -> tuple[Array, Array]:
+    """Minimum over the arc of ``sin z - k z``, ``|k| <= 1``, and where it is attained.
+
+    Local minima lie at ``-arccos k`` plus multiples of the period, where the value is ``-sqrt(1 - k^2) - k z``: the
+    last one is the least if k is positive, the first if not, and besides it only the ends remain.
     """
-    minimum = -xp.acos(k.clip(-1.0, 1.0))
-    first = minimum + PERIOD * xp.ceil((lower - minimum) / PERIOD)
-    last = minimum + PERIOD * xp.floor((upper - minimum) / PERIOD)
-    place, least = lower, xp.sin(lower) - k * lower
-    for z in (upper, xp.minimum(xp.maximum(first, lower), upper), xp.minimum(xp.maximum(last, lower), upper)):
-        value = xp.sin(z) - k * z
-        place, least = xp.where(value < least, z, place), xp.minimum(value, least)
+    k = k.clip(-1.0, 1.0)
+    minimum = -xp.acos(k)
+    rising = k > 0
+    end = xp.where(rising, arc.upper, arc.lower)
+    turns = (end - minimum) / PERIOD
+    z = minimum + PERIOD * xp.where(rising, xp.floor(turns), xp.ceil(turns))
+    inside = (z >= arc.lower) & (z <= arc.upper)
+    place, least = arc.lower, arc.at_lower - k * arc.lower
+    # Factored, the root is as exact as the place that belongs to it.
+    inner = xp.where(inside, -xp.sqrt((1.0 - k) * (1.0 + k)) - k * z, math.inf)
+    for other, value in ((arc.upper, arc.at_upper - k * arc.upper), (z, inner)):
+        place, least = xp.where(value < least, other, place), xp.minimum(value, least)
     return least, place
 
 
-def _best_slope(xp: Any, lower: Array, upper: Array) -> Array:
-    """The slope of the line below sine that is highest at the centre.
+def _best_slopes(xp: Any, arc: _Arc) -> tuple[Array, Array]:
+    """The slopes of the lines below and above sine that are closest to it at the centre, no gradient flowing through.
 
-    Its height there, ``k centre + min(sin z - k z)``, is concave in k with derivative ``centre - argmin``.
+    An arc of at most half a period lies within half a period of an inflection point ``j pi``, about which
+    ``sin z = (-1)^j sin(z - j pi)`` is convex, then concave; longer ones are searched.
     """
-    lower, upper = constant(lower), constant(upper)
-    centre = 0.5 * (lower + upper)
-    low, high = xp.full_like(lower, -1.0), xp.full_like(lower, 1.0)
+    turns = xp.round((arc.lower + arc.upper) / PERIOD)
+    inflection = math.pi * turns
+    ends = (arc.lower - inflection).clip(-math.pi, math.pi), (arc.upper - inflection).clip(-math.pi, math.pi)
+    lines = bent_lines(xp, _sine_curve, _SINE_TOUCHING, 0.0, *ends, None)
+    odd = turns - 2.0 * xp.floor(0.5 * turns) > 0.5
+    slopes = xp.where(odd, -lines[1][0], lines[0][0]), xp.where(odd, -lines[0][0], lines[1][0])
+    long = arc.upper - arc.lower > math.pi
+    if isinstance(arc.lower, np.ndarray):
+        if long.any():
+            part = arc.pick(long)
+            for k, found in zip(slopes, (_searched_slope(xp, part), _searched_slope(xp, part.mirrored())), strict=True):
+                k[long] = found
+        return slopes
+    below, above = _searched_slope(xp, arc), _searched_slope(xp, arc.mirrored())
+    return xp.where(long, below, slopes[0]), xp.where(long, above, slopes[1])
+
+
+def _sine_curve(xp: Any, x: Array) -> tuple[Array, Array]:
+    return xp.sin(x), xp.cos(x)
+
+
+_SINE_TOUCHING = bent_touch(_sine_curve, math.pi)
+
+
+def _searched_slope(xp: Any, arc: _Arc) -> Array:
+    """The best slope below by bisection: the line's height at the centre, ``k centre + min(sin z - k z)``, is concave
+    in k with derivative ``centre - argmin``."""
+    centre = 0.5 * (arc.lower + arc.upper)
+    low, high = arc.flattest, arc.steepest
     for _ in range(SLOPE_STEPS):
         k = 0.5 * (low + high)
-        rises = _least(xp, k, lower, upper)[1] < centre
+        rises = _least(xp, k, arc)[1] < centre
         low, high = xp.where(rises, k, low), xp.where(rises, high, k)
     return 0.5 * (low + high)
 
 
-def _sine_below(xp: Any, lower: Array, upper: Array, slope: Array | None) -> Line:
-    """A line below ``sin z`` on a finite interval."""
-    if slope is None:
-        k = _best_slope(xp, lower, upper)
-    else:
-        k = xp.cos(point_in(lower, upper, slope))
-    least, _ = _least(xp, k, lower, upper)
-    return k, least - 8.0 * unit_roundoff(lower) * (1.0 + _extent(xp, lower, upper))
+def _sine_below(xp: Any, arc: _Arc, best: Array, slope: Array | None) -> Line:
+    """A line below sine on the arc.
+
+    A `slope` of 0.5 is the best one at the centre; towards 0 and 1 the line falls and rises as much as a line that
+    touches may, on long arcs a few times as much as one from an end to a trough.
+    """
+    k = best
+    if slope is not None:
+        width = arc.upper - arc.lower
+        reach = 4.0 / xp.where(width > 1.0, width, 1.0)
+        down, up = xp.minimum(k - arc.flattest, reach).clip(0), xp.minimum(arc.steepest - k, reach).clip(0)
+        k = k + (2.0 * slope - 1.0) * xp.where(slope < 0.5, down, up)
+    k = k.clip(-1.0, 1.0)
+    return k, _least(xp, k, arc)[0] - 8.0 * unit_roundoff(k) * (1.0 + _extent(xp, arc.lower, arc.upper))
 
 
 def _shifted_sine_lines(xp: Any, lower: Array, upper: Array, slope: Array | None, shift: float) -> tuple[Line, Line]:
     """Lines of ``sin(x + shift)``; those above by ``sin z = -sin(-z)``."""
     lower, upper = lower + shift, upper + shift
-    k, c = _sine_below(xp, lower, upper, slope)
-    mirror_k, mirror_c = _sine_below(xp, -upper, -lower, slope)
+    fixed = constant(lower), constant(upper)
+    derivative = _wave_interval(xp, *fixed, xp.cos, 0.0)
+    best, best_above = _best_slopes(xp, _Arc(*fixed, xp.sin(fixed[0]), xp.sin(fixed[1]), *derivative))
+    arc = _Arc(lower, upper, xp.sin(lower), xp.sin(upper), *derivative)
+    k, c = _sine_below(xp, arc, best, slope)
+    mirror_k, mirror_c = _sine_below(xp, arc.mirrored(), best_above, slope)
     return (k, c + k * shift), (mirror_k, -mirror_c + mirror_k * shift)
 
 
@@ -155,16 +221,19 @@ def _tan_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
     return _tan(node, [lower]), _tan(node, [upper])
 
 
+def _falling_tan(xp: Any, x: Array) -> tuple[Array, Array]:
+    """``-tan`` and its derivative."""
+    value = xp.tan(x)
+    return -value, -(1.0 + value * value)
+
+
+_TAN_TOUCHING = bent_touch(_falling_tan, 0.499999 * math.pi)
+
+
 def _tan_lines(xp: Any, node: Node, lower: Array, upper: Array, slope: Array | None) -> tuple[Line, Line]:
     """On a branch ``-tan`` is convex, then concave."""
-
-    def curve(xp: Any, x: Array) -> tuple[Array, Array, Array]:
-        value = xp.tan(x)
-        derivative = 1.0 + value * value
-        return -value, -derivative, -2.0 * value * derivative
-
     centre = _branch(xp, node, lower, upper)
-    below, above = bent_lines(xp, curve, 0.0, lower - centre, upper - centre, slope)
+    below, above = bent_lines(xp, _falling_tan, _TAN_TOUCHING, 0.0, lower - centre, upper - centre, slope)
     below, above = mirrored(above), mirrored(below)
     steepest = 1.0 + xp.maximum(abs(xp.tan(lower)), abs(xp.tan(upper))) ** 2
     moved = 4.0 * unit_roundoff(lower) * abs(centre) * steepest
