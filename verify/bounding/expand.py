@@ -1,7 +1,8 @@
-"""Matrix products of two variables as sums of single products, whose planes an optimiser may choose one by one.
+"""Matrix products and quotients of two variables in parts, whose lines an optimiser may choose one by one.
 
 As one node a matrix product has fixed planes (`ops.matmul`: the linearisation at the centres), carried by matrix
-products; expanded, every single product has weights of its own, which attention gains most from.
+products; as a sum of single products, each has weights of its own, which attention gains most from. A quotient has one
+parameter for a plane and a line of the reciprocal; as a product with the reciprocal it has one for each.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ LARGEST_EXPANDED = 1 << 14
 
 
 def expand(graph: Graph, intervals: Sequence[Interval]) -> tuple[Graph, list[Interval]]:
-    """The graph with its matrix products of two variables expanded, and the bounds of its nodes.
+    """The graph with its matrix products and quotients of two variables expanded, and the bounds of its nodes.
 
     intervals are bounds of every node's value, ``[B or 1, *shape]`` by node index. Returns `graph` itself where nothing
     is small enough to be expanded.
     """
-    if not any(_is_small(graph, node) for node in graph.nodes):
+    if not any(node.op == "Div" or _is_small(node) for node in graph.nodes):
         return graph, list(intervals)
     nodes: list[Node] = []
     bounds: list[Interval] = []
@@ -46,7 +47,11 @@ def expand(graph: Graph, intervals: Sequence[Interval]) -> tuple[Graph, list[Int
 
     for index, node in enumerate(graph.nodes):
         inputs = tuple(place[source] for source in node.inputs)
-        if not _is_small(graph, node):
+        if node.op == "Div":
+            inverse = add(Node(node.name, "Reciprocal", inputs[1:], node.shape))
+            place.append(add(Node(node.name, "Mul", (inputs[0], inverse), node.shape), intervals[index]))
+            continue
+        if not _is_small(node):
             place.append(add(replace(node, inputs=inputs), intervals[index]))
             continue
         xp = array_namespace(intervals[index][0])
@@ -65,7 +70,7 @@ def expand(graph: Graph, intervals: Sequence[Interval]) -> tuple[Graph, list[Int
     return Graph(tuple(nodes), tuple(place[start] for start in graph.inputs), outputs), bounds
 
 
-def _is_small(graph: Graph, node: Node) -> bool:
+def _is_small(node: Node) -> bool:
     if node.op != "MatMul":
         return False
     depth = node.input_shapes[0][-1]

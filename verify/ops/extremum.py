@@ -33,8 +33,8 @@ def _aligned(intervals: Sequence[Interval]) -> list[Interval]:
 
 @quiet
 def _max_relax(node: Node, intervals: Sequence[Interval], slope: Array | None = None) -> Lines:
-    """Below: the input with the largest lower bound (mixed by `slope` with the one that reaches highest). Above:
-    see `_above`.
+    """Below: the input with the largest lower bound, mixed by `slope` with the one that reaches highest. Above: see
+    `_above`.
     """
     intervals = _aligned(intervals)
     xp = array_namespace(*intervals[0])
@@ -42,7 +42,7 @@ def _max_relax(node: Node, intervals: Sequence[Interval], slope: Array | None = 
     if slope is not None:
         reaching = _first_largest(xp, [upper for _, upper in intervals])
         chosen = tuple(p + slope * (q - p) for p, q in zip(chosen, reaching, strict=True))
-    slopes, intercept = _above(xp, intervals)
+    slopes, intercept = _above(xp, intervals, slope)
     return Lines(chosen, xp.zeros_like(chosen[0]), slopes, intercept)
 
 
@@ -58,8 +58,9 @@ def _first_largest(xp: Any, values: Sequence[Array]) -> tuple[Array, ...]:
     return tuple(picks)
 
 
-def _above(xp: Any, intervals: Sequence[Interval]) -> Plane:
-    """The plane of `_chained`, or the constant maximum of the upper bounds where that is lower at the centres.
+def _above(xp: Any, intervals: Sequence[Interval], slope: Array | None) -> Plane:
+    """The plane of `_chained`, mixed by `slope` with the constant maximum of the upper bounds; for None the one of them
+    that is lower at the centres.
 
     One input that is never below any other is the maximum exactly.
     """
@@ -70,7 +71,17 @@ def _above(xp: Any, intervals: Sequence[Interval]) -> Plane:
         at_centre = at_centre + xp.where(k > 0, k * (0.5 * lower + 0.5 * upper), 0.0)
     # A comparison with NaN is false, so that an infinite end falls back to the constant, too.
     exact = reduce(lambda p, q: p | q, [k == 1.0 for k in slopes]) & (intercept == 0.0)
-    keep = exact | (xp.isfinite(intercept) & (at_centre < highest))
+    usable = xp.isfinite(intercept)
+    if slope is not None:
+        share = xp.where(exact, 1.0, xp.where(usable, 1.0 - slope, 0.0))
+        extent = reduce(xp.maximum, [xp.maximum(abs(lower), abs(upper)) for lower, upper in intervals])
+        # What rounding does to the mixed slopes, times how far the inputs are from 0.
+        rounding = 4.0 * unit_roundoff(share) * len(intervals) * xp.where(share > 0, extent, 0.0)
+        mixed = xp.where(share > 0, share * intercept, 0.0) + xp.where(
+            share < 1, (1.0 - share) * highest + rounding, 0.0
+        )
+        return tuple(xp.where(share > 0, share * k, 0.0) for k in slopes), mixed
+    keep = exact | (usable & (at_centre < highest))
     return tuple(xp.where(keep, k, 0.0) for k in slopes), xp.where(keep, intercept, highest)
 
 

@@ -160,7 +160,7 @@ def _div_relax(node: Node, intervals: Sequence[Interval], slope: Array | None = 
     reciprocal_below, reciprocal_above = reciprocal_lines(xp, low, high, slope)
     roundoff = unit_roundoff(low)
     inverse = (1.0 / high) - roundoff * abs(1.0 / high), (1.0 / low) + roundoff * abs(1.0 / low)
-    below, above = product_planes(xp, a, inverse, slope)
+    below, above = product_planes(xp, a, inverse, 0.5 if slope is None else slope)
     below = _through_line(xp, below, reciprocal_below, reciprocal_above, (low, high))
     above = _through_line(xp, above, reciprocal_above, reciprocal_below, (low, high))
     for finite in (a_finite, divisor_finite):

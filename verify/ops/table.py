@@ -10,8 +10,9 @@ How to add an operator
 3. A linear operator states a `LinearRule`: ``apply``, ``apply_linear``, ``magnitude``, ``adjoint``, ``bias``;
    ``linear.centre_radius_interval`` then gives the interval. An elementwise nonlinear one states ``relax`` and ``vjp``:
    build its lines with the helpers of ``lines.py`` (choose any slope, let the intercept be the extremum of
-   ``f(x) - slope * x``), wrapped in ``unary_relaxation``, which takes care of infinite ends. Any other nonlinear one
-   states ``backward`` and ``vjp``. What the operator cannot do stays ``None``.
+   ``f(x) - slope * x``), wrapped in ``unary_relaxation``, which takes care of infinite ends; ``curved`` says that its
+   free lines are tangents. Any other nonlinear one states ``backward`` and ``vjp``. What the operator cannot do stays
+   ``None``.
 4. Add a case to ``tests/ops/operator_cases.py``. The property tests run over the whole table and fail for a row without
    a case.
 5. Let an importer produce it (``verify/loading``).
