@@ -42,7 +42,10 @@ MOST_PRODUCTS = 12
 MOST_ROWS = 64
 """Rows of a query up to which other forms are tried."""
 
-SAMPLES = 24
+LARGEST_GRAPH = 1 << 12
+"""Entries of all nodes up to which other forms are tried: a trial must cost less than a step of the search."""
+
+SAMPLES = 12
 """Boxes on which a form is measured."""
 
 SHARE = 0.1
@@ -63,7 +66,9 @@ def sharpened(graph: Graph, lower: np.ndarray, upper: np.ndarray, groups: Sequen
     the graph has one flat input and one flat output.
     """
     found = _candidates(graph)
-    if not found or len(found) > MOST_PRODUCTS or max(len(group.offsets) for group in groups) > MOST_ROWS:
+    if not found or len(found) > MOST_PRODUCTS or sum(node.size for node in graph.nodes) > LARGEST_GRAPH:
+        return graph
+    if max(len(group.offsets) for group in groups) > MOST_ROWS:
         return graph
     rows = prepare_rows(groups, lower).rows
     random = np.random.default_rng(0)
