@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from boundsmith.verify.bounding.api import bounds_of
+from boundsmith.verify.loading.evaluate import output_vector
 from boundsmith.verify.loading.network import load
+from boundsmith.verify.problem import flatten
 
 from tests.conftest import shared_dir
 
@@ -17,8 +21,8 @@ FACTORS = {
     "leaky": 1.002,
     "tanh": 1.002,
     "arctan": 1.002,
-    "bilinear": 1.002,
-    "expdiv": 1.002,
+    "bilinear": 0.999,
+    "expdiv": 0.999,
     "sin": 1.005,
     "cos": 1.02,
     "conv_maxpool": 1.03,
@@ -26,7 +30,11 @@ FACTORS = {
     "power": 1.2,
     "attention": 1.2,
 }
-"""Largest measured ratio of mean widths, ours to the recorded, over all boxes sizes and CROWN methods, and a margin."""
+"""Largest measured ratio of mean widths, ours to the recorded, over all boxes sizes and CROWN methods, and a margin.
+
+The widths of `sigmoid` and `cos` at 0.02 are of the size of float32's rounding, which ours allow for. The recorded
+CROWN bounds of `power` exclude values that the network takes (`test_recorded_bounds_of_powers_are_wrong`): ours cannot
+be as narrow."""
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +76,36 @@ def test_mean_widths_are_within_a_factor(recorded, name, eps, method):
     assert (np.maximum(lower, low) <= np.minimum(upper, high)).all()
 
 
-OPTIMISED = {"relu": 1.005, "residual_bn": 1.12, "leaky": 1.005, "conv_maxpool": 1.12}
-"""Largest measured ratio of mean widths after 20 steps of alpha-CROWN, and a margin (above 1 only at eps 0.3)."""
+OPTIMISED = {
+    "relu": 1.005,
+    "residual_bn": 1.12,
+    "leaky": 1.005,
+    "conv_maxpool": 1.12,
+    "tanh": 1.01,
+    "arctan": 1.01,
+    "sin": 1.025,
+    "cos": 1.03,
+    "sigmoid": 1.04,
+    "bilinear": 1.003,
+    "expdiv": 1.008,
+    "power": 1.008,
+    "attention": 1.08,
+}
+"""Largest measured ratio of mean widths after 20 steps of alpha-CROWN, and a margin."""
+
+
+def test_recorded_bounds_of_powers_are_wrong(recorded):
+    """At 0.02 the network takes values beyond the recorded CROWN bounds, at corners of the boxes."""
+    network = load(shared_dir() / "reference" / "nets" / "power.onnx")
+    lower, upper = (recorded[f"power/0.02/{end}"].reshape(4, 1, -1) for end in ("lower_in", "upper_in"))
+    sides = np.array(list(itertools.product((0, 1), repeat=lower.shape[2])))[None]
+    corners = np.where(sides == 1, upper, lower).reshape(-1, lower.shape[2])
+    values = output_vector(flatten(network.graph), corners.astype(np.float64)).reshape(4, sides.shape[1], -1)
+    low = recorded["power/0.02/crown/lower"].reshape(4, -1)
+    assert (values.min(axis=1) < low - 1e-5).any()
+    ours = bounds_of(network, lower[:, 0], upper[:, 0], "crown")
+    assert (ours.lower <= values.min(axis=1)).all()
+    assert (values.max(axis=1) <= ours.upper).all()
 
 
 @pytest.mark.parametrize("eps", EPSILONS)
