@@ -88,7 +88,7 @@ def _outputs(asked: Property, networks: Mapping[str, Path], tensors: list[np.nda
         file = networks.get(declaration.name) or networks.get("") or networks.get(declaration.equal_to or "")
         if file is None:
             raise ValueError(f"no file is known for network {declaration.name}")
-        session = onnxruntime.InferenceSession(_content(file), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(_source(file), providers=["CPUExecutionProvider"])
         feeds = {}
         for entry in session.get_inputs():
             if not pending:
@@ -100,9 +100,10 @@ def _outputs(asked: Property, networks: Mapping[str, Path], tensors: list[np.nda
     return np.concatenate(outputs)
 
 
-def _content(file: Path) -> bytes:
+def _source(file: Path) -> bytes | str:
+    """What onnxruntime is given: the path, so that it finds weights beside it, or what a packed file holds."""
     content = file.read_bytes()
-    return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+    return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else str(file)
 
 
 def _monomials(asked: Property, inputs: np.ndarray, outputs: np.ndarray) -> np.ndarray:

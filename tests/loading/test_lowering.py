@@ -10,6 +10,7 @@ from boundsmith.verify.loading.lowering_table import LOWERINGS
 from onnx import TensorProto, helper
 
 from .models import assert_same_as_runtime, model_of, single
+from .test_general_graphs import CASES as GENERAL
 
 F = np.float32
 I = np.int64  # noqa: E741
@@ -382,7 +383,7 @@ def test_a_constant_output() -> None:
 
 def test_every_lowering_is_tried() -> None:
     """A new row of the table needs a case."""
-    tried = {case[0] for case in CASES} | {
+    tried = {case[0] for case in (*CASES, *GENERAL)} | {
         "And",
         "Cast",
         "Constant",

@@ -136,6 +136,17 @@ def _reduce_product(call: Call, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
     return np.prod(arrays[0], axis=axes, keepdims=bool(call.integer("keepdims", 1)), dtype=arrays[0].dtype)
 
 
+def _dequantise(call: Call, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
+    """``(x - zero) * scale``, both numbers or along an axis."""
+    x, scale, *zero = arrays
+    if scale.ndim > 1 or call.integer("block_size", 0):
+        raise LoweringError("its scale is given for blocks")
+    axis = call.axis("axis", 1, x.ndim) if scale.ndim and scale.size > 1 else 0
+    shape = (-1,) + (1,) * (x.ndim - 1 - axis) if scale.size > 1 else (1,) * x.ndim
+    shift = zero[0].astype(np.float64).reshape(shape) if zero else 0.0
+    return ((x.astype(np.float64) - shift) * scale.reshape(shape)).astype(scale.dtype)
+
+
 def _elementwise(function: Callable[..., np.ndarray]) -> Fold:
     return lambda call, arrays: function(*arrays)
 
@@ -194,6 +205,7 @@ _FOLDS: Mapping[str, Fold] = MappingProxyType(
         "Transpose": _transpose,
         "MatMul": _matmul,
         "ReduceProd": _reduce_product,
+        "DequantizeLinear": _dequantise,
     }
 )
 
@@ -201,5 +213,5 @@ _BROADCASTING = frozenset(_ELEMENTWISE)
 
 _BUILT_DIRECTLY = frozenset({"ConstantOfShape", "Range", "EyeLike", "Shape", "Size"})
 
-FOLDED_ONLY = ("Mod",)
+FOLDED_ONLY = ("DequantizeLinear",)
 """Operators that are understood of constants only."""

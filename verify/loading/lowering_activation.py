@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .builder import Masked
+from .builder import Masked, Variable
 from .lowering import Call, Lowering, LoweringError, normal_axis
-from .lowering_arithmetic import clip
+from .lowering_arithmetic import clip, power
+from .lowering_linear import matmul
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..graph import Array
-    from .builder import GraphBuilder, Value, Variable
+    from .builder import GraphBuilder, Value
 
 _SELU_ALPHA = 1.6732632423543772
 _SELU_GAMMA = 1.0507009873554805
@@ -38,6 +40,10 @@ def _leaky_relu(call: Call) -> Value:
 
 def _prelu(call: Call) -> Value:
     x = call.x()
+    if isinstance(call.value(1), Variable):
+        below = call.builder.unary("Relu", call.builder.affine(x, -1.0))
+        bent = call.builder.product(below, call.x(1))
+        return call.builder.sum_of((call.builder.unary("Relu", x), bent), (1, -1))
     slope = call.known(1, "slope")
     if np.broadcast_shapes(x.shape, tuple(slope.shape)) != x.shape:
         raise LoweringError(f"its slope of shape {list(slope.shape)} does not fit {list(x.shape)}")
@@ -196,6 +202,29 @@ def _group_norm(call: Call) -> Value:
     return builder.scale(builder.reshape(unit, x.shape), _per_channel(scale, rank), _per_channel(shift, rank))
 
 
+def _rms_norm(call: Call) -> Value:
+    x = call.x()
+    builder = call.builder
+    axes = tuple(range(normal_axis(call.integer("axis", -1), len(x.shape)), len(x.shape)))
+    count = int(np.prod([x.shape[axis] for axis in axes], dtype=np.int64))
+    squares = builder.reduce_sum(builder.unary("Pow", x, {"exponent": 2.0}), axes, keepdims=True)
+    root = builder.unary("Sqrt", builder.affine(squares, 1.0 / count, call.number("epsilon", 1e-5)))
+    return builder.scale(builder.elementwise("Div", (x, root)), call.known(1, "scale"))
+
+
+def _local_response(call: Call) -> Value:
+    """``x / (bias + alpha / size * sum of squares of the channels around) ** beta``."""
+    x = call.x()
+    builder = call.builder
+    size, channels = call.integer("size", 1), x.shape[1]
+    offset = np.arange(channels) - np.arange(channels)[:, None]
+    band = (offset >= -((size - 1) // 2)) & (offset <= size // 2)
+    flat = builder.reshape(builder.unary("Pow", x, {"exponent": 2.0}), (x.shape[0], channels, math.prod(x.shape[2:])))
+    sums = builder.reshape(matmul(builder, band * (call.number("alpha", 1e-4) / size), flat), x.shape)
+    factor = power(builder, builder.affine(sums, shift=call.number("bias", 1.0)), -call.number("beta", 0.75))
+    return builder.product(x, factor)
+
+
 def _row(op_type: str, lower: Callable[[Call], Value], *core: str, since: int = 1, note: str = "") -> Lowering:
     return Lowering(op_type, lower, core, since, note)
 
@@ -205,7 +234,7 @@ _NORM = ("Sum", "Scale", "Add", "Pow", "Sqrt", "Div")
 ROWS: tuple[Lowering, ...] = (
     _row("Relu", _relu, "Relu"),
     _row("LeakyRelu", _leaky_relu, "LeakyRelu"),
-    _row("PRelu", _prelu, "LeakyRelu", note="constant slope"),
+    _row("PRelu", _prelu, "LeakyRelu", "Relu", "Mul"),
     _row("ThresholdedRelu", _thresholded_relu, "IsPositive", "Mul", since=10),
     _row("Sigmoid", partial(_plain, op="Sigmoid"), "Sigmoid"),
     _row("Tanh", partial(_plain, op="Tanh"), "Tanh"),
@@ -225,4 +254,6 @@ ROWS: tuple[Lowering, ...] = (
     _row("InstanceNormalization", _instance_norm, *_NORM),
     _row("LayerNormalization", _layer_norm, *_NORM, since=17, note="first output only"),
     _row("GroupNormalization", _group_norm, *_NORM, since=18),
+    _row("RMSNormalization", _rms_norm, "Sum", "Scale", "Pow", "Sqrt", "Div", since=23),
+    _row("LRN", _local_response, "Pow", "ConstMatMul", "Scale", "Mul"),
 )

@@ -86,6 +86,21 @@ def _truncated_with_slack(builder: GraphBuilder, x: Variable, slack: Array) -> V
     return builder.sum_of((above, below), (1, -1))
 
 
+def _modulo(call: Call) -> Value:
+    """``a - b * floor(a / b)`` of whole numbers, with `fmod` ``a - b * truncate(a / b)``."""
+    builder, x = call.builder, call.x()
+    divisor = call.known(1, "divisor")
+    if x.dtype.kind not in "iu" or not divisor.all() or np.abs(divisor).max() > _LARGEST_DIVISOR:
+        raise LoweringError("it is covered of whole numbers by a constant of moderate size other than zero")
+    ratio, slack = 1.0 / divisor.astype(np.float64), 0.5 / np.abs(divisor)
+    if call.integer("fmod", 0):
+        quotient = _truncated_with_slack(builder, builder.scale(x, scale=ratio), slack)
+    else:
+        quotient = builder.unary("Floor", builder.scale(x, scale=ratio, shift=slack), integral=True)
+    rest = builder.difference(x, builder.scale(quotient, scale=divisor))
+    return Variable(rest.index, rest.shape, x.dtype, True)
+
+
 def _negate(call: Call) -> Value:
     return call.builder.affine(call.x(), -1.0)
 
@@ -267,6 +282,7 @@ ROWS: tuple[Lowering, ...] = (
     _row("Sub", partial(_add, sign=-1), "Add", "Scale"),
     _row("Mul", _multiply, "Scale", "Mul", "Pow"),
     _row("Div", _divide, "Scale", "Div", "Reciprocal", note="whole numbers only by constants"),
+    _row("Mod", _modulo, "Floor", "Scale", "Add", since=10, note="whole numbers by constants"),
     _row("Neg", _negate, "Scale"),
     _row("Sum", _sum, "Add", "Scale"),
     _row("Mean", _mean, "Add", "Scale"),

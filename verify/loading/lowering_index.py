@@ -93,9 +93,20 @@ def _gather(call: Call) -> Value:
     return picked
 
 
+def _gather_nd_in_batches(call: Call, batch: int) -> Value:
+    """A separate gather for every position of the first axes."""
+    x = call.x()
+    wanted = np.asarray(call.known(1, "indices"), dtype=np.int64)
+    depth = wanted.shape[-1]
+    if wanted.shape[:batch] != x.shape[:batch] or not 1 <= depth <= len(x.shape) - batch:
+        raise LoweringError(f"indices of shape {list(wanted.shape)} do not fit data of shape {list(x.shape)}")
+    lead = tuple(np.indices(wanted.shape[:-1])[:batch])
+    return rearranged(call.builder, x, lambda flat: flat[(*lead, *np.moveaxis(wanted, -1, 0))])
+
+
 def _gather_nd(call: Call) -> Value:
     if call.integer("batch_dims", 0):
-        raise LoweringError("its batch_dims is not zero")
+        return _gather_nd_in_batches(call, call.integer("batch_dims", 0))
     data, indices = call.value(0), call.value(1)
     depth = shape_of(indices)[-1]
     shape = shape_of(data)
@@ -129,9 +140,28 @@ def overwritten(builder: GraphBuilder, data: Variable, updates: Variable, places
     return builder.take(joined, flat.reshape(data.shape))
 
 
+def _combined(call: Call, data: Variable, updates: Variable, places: np.ndarray) -> Variable:
+    """`data` with `updates` written, or added, at flat positions."""
+    way = call.text("reduction", "none")
+    if way == "none":
+        return overwritten(call.builder, data, updates, places)
+    if way != "add":
+        raise LoweringError(f"its reduction {way} is not covered (none and add are)")
+    # A place that is named several times takes one round each.
+    flat = places.reshape(-1)
+    order = np.argsort(flat, kind="stable")
+    starts = np.flatnonzero(np.diff(flat[order], prepend=-1))
+    turn = np.empty(flat.size, dtype=np.int64)
+    turn[order] = np.arange(flat.size) - np.repeat(starts, np.diff(starts, append=flat.size))
+    terms = [data]
+    for number in range(int(turn.max(initial=-1)) + 1):
+        picked = np.full(data.size, -1)
+        picked[flat[turn == number]] = np.flatnonzero(turn == number)
+        terms.append(call.builder.take(updates, picked.reshape(data.shape)))
+    return call.builder.sum_of(terms, (1,) * len(terms))
+
+
 def _scatter_nd(call: Call) -> Value:
-    if call.text("reduction", "none") != "none":
-        raise LoweringError("it combines values (its reduction is not none)")
     data, indices, updates = call.x(0), call.value(1), call.x(2)
     depth = shape_of(indices)[-1]
     if not 1 <= depth <= len(data.shape) or updates.shape != (*shape_of(indices)[:-1], *data.shape[depth:]):
@@ -140,7 +170,9 @@ def _scatter_nd(call: Call) -> Value:
         call.builder.claim(data.shape)
         flat = np.arange(data.size).reshape(data.shape)
         places = flat[tuple(np.moveaxis(np.asarray(indices, dtype=np.int64), -1, 0))]
-        return overwritten(call.builder, data, updates, places)
+        return _combined(call, data, updates, places)
+    if call.text("reduction", "none") != "none":
+        raise LoweringError("it combines values at positions that depend on the network's inputs")
     return call.builder.add("ScatterND", (data, _existing_positions(call), updates), data.shape)
 
 
@@ -156,8 +188,6 @@ def _existing_positions(call: Call) -> Variable:
 
 
 def _scatter_elements(call: Call) -> Value:
-    if call.text("reduction", "none") != "none":
-        raise LoweringError("it combines values (its reduction is not none)")
     data, updates = call.x(0), call.x(2)
     axis = call.axis("axis", 0, len(data.shape))
     wanted = np.asarray(call.known(1, "indices"), dtype=np.int64)
@@ -168,7 +198,32 @@ def _scatter_elements(call: Call) -> Value:
     flat = np.arange(data.size).reshape(data.shape)
     grid: list[np.ndarray] = list(np.indices(wanted.shape, sparse=True))
     grid[axis] = wanted
-    return overwritten(call.builder, data, updates, flat[tuple(grid)])
+    return _combined(call, data, updates, flat[tuple(grid)])
+
+
+def _compress(call: Call) -> Value:
+    x = call.x()
+    chosen = np.flatnonzero(np.asarray(call.known(1, "condition")))
+    if "axis" not in call.attributes:
+        return rearranged(call.builder, x, lambda flat: flat.reshape(-1)[chosen])
+    axis = call.axis("axis", 0, len(x.shape))
+    return rearranged(call.builder, x, lambda flat: np.take(flat, chosen, axis=axis))
+
+
+def _reverse_sequence(call: Call) -> Value:
+    x = call.x()
+    time, batch = call.integer("time_axis", 0), call.integer("batch_axis", 1)
+    if {time, batch} != {0, 1} or len(x.shape) < 2:
+        raise LoweringError(f"its axes {time} and {batch} are not the first two")
+    lengths = call.known_ints(1, "lengths")
+
+    def move(flat: np.ndarray) -> np.ndarray:
+        turned = np.moveaxis(flat, batch, 0).copy()
+        for row, length in zip(turned, lengths, strict=True):
+            row[:length] = row[:length][::-1].copy()
+        return np.moveaxis(turned, 0, batch)
+
+    return rearranged(call.builder, x, move)
 
 
 def _arg_extreme(call: Call, sign: float) -> Value:
@@ -203,12 +258,24 @@ def _one_hot(call: Call) -> Value:
 ROWS: tuple[Lowering, ...] = (
     Lowering("Slice", _slice, ("Take", "DynamicSlice"), note="variable starts only with results of constant length"),
     Lowering("Gather", _gather, ("Take", "GatherND")),
-    Lowering("GatherND", _gather_nd, ("Take", "GatherND"), since=11, note="batch_dims 0"),
+    Lowering("GatherND", _gather_nd, ("Take", "GatherND"), since=11, note="batch_dims only with constant indices"),
     Lowering("GatherElements", _gather_elements, ("Take",), since=11, note="constant indices"),
-    Lowering("ScatterND", _scatter_nd, ("Take", "Concat", "ScatterND"), since=11, note="reduction none"),
     Lowering(
-        "ScatterElements", _scatter_elements, ("Take", "Concat"), since=11, note="constant indices, reduction none"
+        "ScatterND",
+        _scatter_nd,
+        ("Take", "Concat", "ScatterND"),
+        since=11,
+        note="reductions none and, with constant indices, add",
     ),
+    Lowering(
+        "ScatterElements",
+        _scatter_elements,
+        ("Take", "Concat"),
+        since=11,
+        note="constant indices, reductions none and add",
+    ),
+    Lowering("Compress", _compress, ("Take",), since=9, note="constant condition"),
+    Lowering("ReverseSequence", _reverse_sequence, ("Take",), since=10, note="constant lengths"),
     Lowering("ArgMax", partial(_arg_extreme, sign=1.0), ("ArgMax",)),
     Lowering("ArgMin", partial(_arg_extreme, sign=-1.0), ("Scale", "ArgMax")),
     Lowering("OneHot", _one_hot, ("Take", "Scale", "IsZero", "Add"), since=9, note="constant depth and values"),

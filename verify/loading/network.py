@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import LoadError
 from .crosscheck import Points, Reference, crosscheck, first_difference, sample_points
 from .onnx_import import TensorInfo, import_model
-from .onnx_reader import parse_model, read_bytes, runnable
+from .onnx_reader import parse_model, read_bytes, runnable, with_external_data
 from .runtime import Runtime
 from .simplify import simplify
 
@@ -33,7 +33,7 @@ class Network:
                      the graph's inputs and outputs are in the same order.
     source           the file (or class of the module) it came from, for messages.
     operator_counts  operator name of the source to how often it occurs there.
-    model            the ONNX file's bytes, unpacked; None for a torch module.
+    model            the ONNX file's bytes, unpacked, weights stored in other files inside; None for a torch module.
     runtime          runs the source itself, to replay witnesses: onnxruntime, or the module.
     """
 
@@ -84,8 +84,8 @@ def load(
 ) -> Network:
     """Load a network and check the result against the reference runtime.
 
-    source         path of an ONNX file (plain or gzip; ``FILE`` also finds ``FILE.gz``), the bytes of one, or a
-                   torch module.
+    source         path of an ONNX file (plain or gzip; ``FILE`` also finds ``FILE.gz``; weights may lie in other
+                   files beside it), the bytes of one, or a torch module.
     example_input  for a module: a tensor, or a tuple of tensors, with the shapes that the network is to have.
     check          compare with onnxruntime (the module itself for torch) at a few points.
     lower, upper   a box, as flat arrays over all inputs in order, to draw these points from.
@@ -96,9 +96,10 @@ def load(
     with the reference.
     """
     if isinstance(source, str | os.PathLike):
-        return _load_onnx(read_bytes(source), Path(source).name, check, lower, upper, threads)
+        path = Path(source)
+        return _load_onnx(read_bytes(path), path.name, path.parent, check, lower, upper, threads)
     if isinstance(source, bytes):
-        return _load_onnx(source, "model", check, lower, upper, threads)
+        return _load_onnx(source, "model", None, check, lower, upper, threads)
     from .torch_export import load_torch
 
     if example_input is None:
@@ -109,12 +110,15 @@ def load(
 def _load_onnx(
     content: bytes,
     label: str,
+    folder: Path | None,
     check: bool,
     lower: np.ndarray | None,
     upper: np.ndarray | None,
     threads: int,
 ) -> Network:
     model = parse_model(content, label)
+    if folder is not None:
+        content = with_external_data(model, content, folder, label)
     imported = import_model(model, label)
     network = Network(
         graph=simplify(imported.graph),

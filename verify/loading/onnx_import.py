@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -49,6 +50,11 @@ _MAY_BE_INFINITE = frozenset(
 """Operators that may read infinite constants: limits, masks, and what moves them. (Others refuse them one by one.)"""
 
 _MOST_LISTED = 50
+_GRAPH = 5
+"""The type of an attribute that is a graph."""
+
+IMPORTED: Mapping[str, str] = MappingProxyType({"If": "branches of one shape where the condition is not constant"})
+"""Operators that take more than a lowering, because they hold graphs, with what is not covered."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,7 @@ class _Importer:
         self.values: dict[str, Value] = {}
         self.marks: dict[str, Marks] = {}
         self.failed: set[str] = set()
+        self.unmade: dict[str, tuple[Any, int]] = {}
         self.complaints: list[str] = []
 
     def _opset(self, model: Any) -> int:
@@ -106,7 +113,7 @@ class _Importer:
         return int(version)
 
     def run(self) -> Imported:
-        self._read_initializers()
+        self._read_initializers(self.proto)
         declared = [self._declared(info, "input") for info in self.proto.input if info.name not in self.values]
         if not declared:
             raise LoadError(f"{self.label}: has no inputs (all of them are initializers).")
@@ -120,8 +127,6 @@ class _Importer:
         with np.errstate(all="ignore"):
             for node in self.proto.node:
                 self._lower(node)
-        if self.complaints:
-            raise LoadError(self._unsupported_message())
         outputs = self._outputs()
         infos = tuple(
             TensorInfo(info.name, value.shape, value.dtype)
@@ -134,10 +139,10 @@ class _Importer:
     def _declares_double_output(self) -> bool:
         return any(info.type.tensor_type.elem_type == 11 for info in self.proto.output)
 
-    def _read_initializers(self) -> None:
-        if self.proto.sparse_initializer:
+    def _read_initializers(self, graph: Any) -> None:
+        if graph.sparse_initializer:
             raise LoadError(f"{self.label}: has sparse initializers, which are not supported; store them densely.")
-        for tensor in self.proto.initializer:
+        for tensor in graph.initializer:
             try:
                 array = tensor_to_array(tensor)
             except LoadError as error:
@@ -171,8 +176,12 @@ class _Importer:
     def _lower(self, node: Any) -> None:
         outputs = [name for name in node.output if name]
         missing = [name for name in node.input if name and name not in self.values]
+        self._complain_of_unmade(missing)
+        if node.op_type == "If" and node.domain in DOMAINS and not missing:
+            self._lower_branches(node)
+            return
         row = LOWERINGS.get(node.op_type) if node.domain in DOMAINS else None
-        if row is None and not (node.domain in DOMAINS and node.op_type in FOLDED_ONLY):
+        if row is None and not (node.domain in DOMAINS and node.op_type in (*FOLDED_ONLY, *IMPORTED)):
             self._complain(node, "the operator is not supported")
         elif missing:
             unknown = [name for name in missing if name not in self.failed]
@@ -206,6 +215,68 @@ class _Importer:
                     self._check_finite(name, np.asarray(made[position]))
             else:
                 self.failed.add(name)
+                self.unmade[name] = (node, position)
+
+    def _complain_of_unmade(self, names: list[str]) -> None:
+        """Blame operators whose further outputs, which their lowerings do not make, are read after all."""
+        for name in names:
+            if name in self.unmade:
+                node, position = self.unmade.pop(name)
+                self._complain(node, f"its output {position} is read, which is not covered")
+
+    def _lower_branches(self, node: Any) -> None:
+        """An If: the branch that a constant condition takes, or a choice between the values of both."""
+        condition = self.values[node.input[0]]
+        branches = {item.name: item.g for item in node.attribute if item.type == _GRAPH}
+        try:
+            if set(branches) != {"then_branch", "else_branch"} or math.prod(condition.shape) != 1:
+                raise LoweringError("it does not have one condition and two branches")
+            if isinstance(condition, Variable):
+                self._choose(node, condition, branches)
+                return
+            taken = branches["then_branch" if np.asarray(condition).reshape(()) else "else_branch"]
+            for name, made in zip(node.output, self._run_branch(taken), strict=True):
+                if made in self.values:
+                    self.values[name] = self.values[made]
+                    if made in self.marks:
+                        self.marks[name] = self.marks[made]
+                else:
+                    self.failed.add(name)
+        except LoweringError as reason:
+            self._complain(node, str(reason))
+        except _MALFORMED as error:
+            self._complain(node, f"its branches do not fit its outputs ({type(error).__name__}: {error})")
+
+    def _run_branch(self, graph: Any) -> list[str]:
+        """Lower a branch's operators among those around it; the names of its outputs."""
+        self._read_initializers(graph)
+        for node in graph.node:
+            self._lower(node)
+        return [info.name for info in graph.output]
+
+    def _choose(self, node: Any, condition: Variable, branches: dict[str, Any]) -> None:
+        """Both branches, and of each pair of outputs the one that the condition takes."""
+        sides = [
+            [self.values.get(name) for name in self._run_branch(branches[side])]
+            for side in ("then_branch", "else_branch")
+        ]
+        self.builder.label = node.output[0]
+        single = self.builder.reshape(condition, ())
+        for name, first, second in zip(node.output, *sides, strict=True):
+            if first is None or second is None:
+                self.failed.add(name)
+                continue
+            if tuple(first.shape) != tuple(second.shape):
+                raise LoweringError(
+                    f"its condition depends on the network's inputs and its branches have shapes {list(first.shape)} "
+                    f"and {list(second.shape)}"
+                )
+            operands = (single, first, second)
+            check_masks("If", operands)
+            if self.marks:
+                raise LoweringError("its condition and some lengths depend on the network's inputs")
+            made = LOWERINGS["Where"].lower(Call(self.builder, "Where", operands, {}, self.opset))
+            self.values[name] = made[0] if isinstance(made, tuple) else made
 
     def _results(self, node: Any, row: Lowering, outputs: int) -> tuple[Value, ...]:
         attributes = {item.name: attribute_value(item) for item in node.attribute}
@@ -255,6 +326,9 @@ class _Importer:
 
     def _outputs(self) -> list[Variable]:
         made = []
+        self._complain_of_unmade([info.name for info in self.proto.output])
+        if self.complaints:
+            raise LoadError(self._unsupported_message())
         for info in self.proto.output:
             if info.name not in self.values:
                 raise LoadError(f"{self.label}: output {info.name} is made by no operator; the model is damaged.")

@@ -22,7 +22,7 @@ from ..errors import LoadError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 LARGEST_MODEL = (1 << 31) - 1
 """Bytes of the largest model that protobuf can hold, hence of the largest that is unpacked."""
@@ -127,6 +127,49 @@ def parse_model(content: bytes, label: str) -> Any:
     return model
 
 
+def with_external_data(model: Any, content: bytes, folder: Path, label: str) -> bytes:
+    """`content`, the bytes of `model`, with all tensors that are stored in other files of `folder` inside; `model` too.
+
+    The files may be packed with gzip, as the model's may. Raises `LoadError` for files that are missing, too short or
+    outside of the folder, and where everything together is larger than an ONNX file can be.
+    """
+    outside = [tensor for tensor in _tensors(model.graph) if tensor.data_location == 1]
+    if not outside:
+        return content
+    files: dict[str, bytes] = {}
+    for tensor in outside:
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        what, location = f"{label}: tensor {tensor.name}", entries.get("location", "")
+        if not location or not (folder / location).resolve().is_relative_to(folder.resolve()):
+            raise LoadError(f"{what} is stored in {location or 'no file'}, which is not in the model's own folder.")
+        if location not in files:
+            files[location] = read_bytes(folder / location)
+        try:
+            start = int(entries.get("offset", 0))
+            length = int(entries.get("length", len(files[location]) - start))
+        except ValueError:
+            raise LoadError(f"{what} has an offset or length that is not a number; the model is damaged.") from None
+        if min(start, length) < 0 or start + length > len(files[location]):
+            raise LoadError(f"{what} is stored beyond the end of {location}; fetch that file again.")
+        tensor.raw_data = files[location][start : start + length]
+        tensor.data_location = 0
+        del tensor.external_data[:]
+    if model.ByteSize() > LARGEST_MODEL:
+        raise LoadError(f"{label}: has more than 2 GiB of weights, the most that can be loaded.")
+    return bytes(model.SerializeToString())
+
+
+def _tensors(graph: Any) -> Iterator[Any]:
+    """All stored tensors of a graph: initializers, and those in attributes, also in inner graphs."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            if attribute.HasField("g"):
+                yield from _tensors(attribute.g)
+
+
 def element_type(code: int, what: str) -> np.dtype:
     """The numpy dtype of an ONNX element type code; `what` names the tensor in the `LoadError` for unusable ones."""
     if code not in _ELEMENT_TYPES:
@@ -143,7 +186,7 @@ def tensor_to_array(tensor: Any) -> np.ndarray:
     """
     what = f"tensor {tensor.name or '(unnamed)'!s}"
     if tensor.data_location == 1 or tensor.external_data:
-        raise LoadError(f"{what} is stored outside the ONNX file; save the model with its weights inside one file.")
+        raise LoadError(f"{what} is stored outside the ONNX file; load the file by its path, not as bytes.")
     dtype = element_type(tensor.data_type, what)
     shape = tuple(tensor.dims)
     if any(extent < 0 for extent in shape):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from .folding import FOLDED_ONLY
 from .lowering_table import LOWERINGS, NEWEST_OPSET
-from .onnx_import import OLDEST_OPSET
+from .onnx_import import IMPORTED, OLDEST_OPSET
 
 
 @dataclass(frozen=True)
@@ -33,5 +33,9 @@ def supported_onnx_operators() -> tuple[OperatorSupport, ...]:
     rows.extend(
         OperatorSupport(op_type, "ai.onnx", (OLDEST_OPSET, NEWEST_OPSET), (), "of constants only")
         for op_type in FOLDED_ONLY
+    )
+    rows.extend(
+        OperatorSupport(op_type, "ai.onnx", (OLDEST_OPSET, NEWEST_OPSET), (), note)
+        for op_type, note in IMPORTED.items()
     )
     return tuple(sorted(rows, key=lambda row: row.op_type))
