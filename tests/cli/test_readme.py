@@ -7,6 +7,7 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import numpy as np
 from boundsmith.cli.main import COMMANDS, cli
 from click.testing import CliRunner
 
@@ -28,11 +29,25 @@ def test_the_table_names_every_command() -> None:
     assert set(re.findall(r"^\| `boundsmith (\w+)", README, re.MULTILINE)) == set(COMMANDS)
 
 
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
 def test_the_python_example_runs(monkeypatch, capsys) -> None:
     monkeypatch.chdir(ROOT)
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    exec(compile(code, "README.md", "exec"), {})
+    exec(compile(PYTHON[0], "README.md", "exec"), {})
     assert "SAT" in capsys.readouterr().out
+
+
+def test_the_example_of_an_added_operator_runs_and_its_bounds_hold() -> None:
+    made: dict = {}
+    exec(compile(PYTHON[1], "README.md", "exec"), made)
+    assert len(PYTHON) == 2
+    points = np.random.default_rng(0).uniform(-0.1, 0.1, (500, 2)).astype(np.float32)
+    with made["torch"].no_grad():
+        values = made["module"](made["torch"].from_numpy(points)).numpy()
+    assert (made["lower"] <= values.min(axis=0)).all()
+    assert (values.max(axis=0) <= made["upper"]).all()
+    assert (made["upper"] - made["lower"] < 1.5 * (values.max(axis=0) - values.min(axis=0))).all()
 
 
 def test_ci_runs_the_readmes_own_command(tmp_path: Path) -> None:

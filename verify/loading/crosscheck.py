@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ..graph import Graph
+    from ..ops.added import Operator
 
 Points = tuple[np.ndarray, ...]
 """One array ``[P, *shape]`` a network input."""
@@ -171,13 +172,13 @@ def _difference(ours: Sequence[np.ndarray], reference: Sequence[np.ndarray]) -> 
     return "at some outputs"
 
 
-def first_difference(content: bytes, label: str, point: Points) -> str:
+def first_difference(content: bytes, label: str, point: Points, operators: Sequence[Operator] = ()) -> str:
     """Name the first operator of an ONNX file whose result differs from onnxruntime's at a point ``[1, *shape]``.
 
     The model is run again with every intermediate tensor as an output, and imported again without simplification.
     """
     model = parse_model(content, label)
-    imported = import_model(model, label)
+    imported = import_model(model, label, operators)
     names = [name for node in model.graph.node for name in node.output if name in imported.values]
     exposed = type(model)()
     exposed.CopyFrom(model)

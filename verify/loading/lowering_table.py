@@ -22,17 +22,35 @@ from . import (
     lowering_reduce,
     lowering_shape,
 )
+from .lowering import Lowering
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .lowering import Lowering
+    from ..ops.added import Operator
+    from .builder import Value
+    from .lowering import Call
 
 DOMAINS = ("", "ai.onnx")
 """The names of ONNX's standard operator domain."""
 
 NEWEST_OPSET = 24
 """The newest version of that domain whose changes the lowerings know."""
+
+
+def lowering_of(operator: Operator) -> Lowering:
+    """How an operator that a user adds is lowered: to one node of it."""
+
+    def lower(call: Call) -> Value:
+        builder = call.builder
+        inputs = [builder.variable(value) for value in call.inputs if value is not None]
+        shape = operator.output_shape([x.shape for x in inputs], call.attributes)
+        if operator.shape is None:
+            inputs = [builder.broadcast(x, shape) for x in inputs]
+        return builder.add(operator.op, inputs, shape, attributes=call.attributes, integral=False)
+
+    return Lowering(operator.names[0], lower)
+
 
 LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
     {

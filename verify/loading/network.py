@@ -13,15 +13,16 @@ import numpy as np
 
 from ..errors import LoadError
 from .crosscheck import Points, Reference, crosscheck, first_difference, sample_points
-from .onnx_import import TensorInfo, import_model
+from .onnx_import import Imported, TensorInfo, import_model
 from .onnx_reader import parse_model, read_bytes, runnable, with_external_data
-from .runtime import Runtime
+from .runtime import OwnRuntime, Runtime
 from .simplify import simplify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from ..graph import Graph
+    from ..ops.added import Operator
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +82,7 @@ def load(
     upper: np.ndarray | None = None,
     live: bool = False,
     threads: int = 1,
+    operators: Sequence[Operator] = (),
 ) -> Network:
     """Load a network and check the result against the reference runtime.
 
@@ -91,20 +93,23 @@ def load(
     lower, upper   a box, as flat arrays over all inputs in order, to draw these points from.
     live           for a module: keep its parameters in the graph as they are, so that bounds can be differentiated.
     threads        of onnxruntime, per operator.
+    operators      operators that the source uses and Boundsmith does not have (or is to take from here all the same).
+                   An ONNX model that onnxruntime cannot run because of them is compared, and its witnesses are
+                   replayed, with the operators' own `evaluate`.
 
     Raises `LoadError` if the source cannot be read, has unsupported operators (all are listed at once) or disagrees
     with the reference.
     """
     if isinstance(source, str | os.PathLike):
         path = Path(source)
-        return _load_onnx(read_bytes(path), path.name, path.parent, check, lower, upper, threads)
+        return _load_onnx(read_bytes(path), path.name, path.parent, check, lower, upper, threads, operators)
     if isinstance(source, bytes):
-        return _load_onnx(source, "model", None, check, lower, upper, threads)
+        return _load_onnx(source, "model", None, check, lower, upper, threads, operators)
     from .torch_export import load_torch
 
     if example_input is None:
         raise LoadError("a torch module needs an example input that fixes its shapes: load(module, example_input).")
-    return load_torch(source, example_input, live=live, check=check)
+    return load_torch(source, example_input, live=live, check=check, operators=operators)
 
 
 def _load_onnx(
@@ -115,11 +120,13 @@ def _load_onnx(
     lower: np.ndarray | None,
     upper: np.ndarray | None,
     threads: int,
+    operators: Sequence[Operator] = (),
 ) -> Network:
     model = parse_model(content, label)
     if folder is not None:
         content = with_external_data(model, content, folder, label)
-    imported = import_model(model, label)
+    imported = import_model(model, label, operators)
+    runtime = _runtime(Runtime(runnable(model, content), imported.inputs, label, threads), imported, operators)
     network = Network(
         graph=simplify(imported.graph),
         inputs=imported.inputs,
@@ -127,13 +134,18 @@ def _load_onnx(
         source=label,
         operator_counts=imported.operator_counts,
         model=content,
-        runtime=Runtime(runnable(model, content), imported.inputs, label, threads),
+        runtime=runtime,
     )
     # The message and the unsimplified weights of a large network would otherwise stay while onnxruntime makes its copy.
     del model, imported
     if check:
-        check_network(network, partial(first_difference, content, label), lower, upper)
+        check_network(network, partial(first_difference, content, label, operators=operators), lower, upper)
     return network
+
+
+def _runtime(runtime: Runtime, imported: Imported, operators: Sequence[Operator]) -> Reference:
+    """onnxruntime, unless it has none of the operators that the user adds."""
+    return OwnRuntime(imported.graph) if operators and not runtime.usable else runtime
 
 
 def check_network(

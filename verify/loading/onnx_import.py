@@ -15,15 +15,16 @@ from .builder import GraphBuilder, LoweringError, Masked, Value, Variable, check
 from .folding import FOLDED_ONLY, fold
 from .lowering import Call, Lowering
 from .lowering_shape import static_shape, static_size
-from .lowering_table import DOMAINS, LOWERINGS
+from .lowering_table import DOMAINS, LOWERINGS, lowering_of
 from .marks import NONE, Marks
 from .onnx_reader import attribute_value, declared_shape, element_type, tensor_to_array
 from .shortening import follow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from ..graph import Graph
+    from ..ops.added import Operator
 
 OLDEST_OPSET = 7
 """From here on operators broadcast as numpy does."""
@@ -80,20 +81,26 @@ class Imported:
     operator_counts: Mapping[str, int]
 
 
-def import_model(model: Any, label: str) -> Imported:
-    """Lower a `ModelProto`; `label` names its source in messages.
+def import_model(model: Any, label: str, operators: Sequence[Operator] = ()) -> Imported:
+    """Lower a `ModelProto`; `label` names its source in messages, `operators` are those that the user adds.
 
     Raises `LoadError`: for all unsupported operators at once, for weights that are not finite, for inputs without a
     usable shape or type, and for damaged models.
     """
-    return _Importer(model, label).run()
+    return _Importer(model, label, operators).run()
+
+
+def full_name(node: Any) -> str:
+    """The operator that a node of a model applies, with its domain unless that is the standard one."""
+    return str(node.op_type if node.domain in DOMAINS else f"{node.domain}.{node.op_type}")
 
 
 class _Importer:
     """The state of one import: the builder and what every tensor name stands for."""
 
-    def __init__(self, model: Any, label: str) -> None:
+    def __init__(self, model: Any, label: str, operators: Sequence[Operator] = ()) -> None:
         self.label = label
+        self.added = {name: lowering_of(operator) for operator in operators for name in operator.names}
         self.proto = model.graph
         self.opset = self._opset(model)
         self.values: dict[str, Value] = {}
@@ -180,7 +187,7 @@ class _Importer:
         if node.op_type == "If" and node.domain in DOMAINS and not missing:
             self._lower_branches(node)
             return
-        row = LOWERINGS.get(node.op_type) if node.domain in DOMAINS else None
+        row = self.added.get(full_name(node)) or (LOWERINGS.get(node.op_type) if node.domain in DOMAINS else None)
         if row is None and not (node.domain in DOMAINS and node.op_type in (*FOLDED_ONLY, *IMPORTED)):
             self._complain(node, "the operator is not supported")
         elif missing:
@@ -308,9 +315,8 @@ class _Importer:
     def _complain(self, node: Any, reason: str) -> None:
         self.failed.update(name for name in node.output if name)
         shapes = ", ".join(str(self._shape(name)) for name in node.input if name)
-        domain = f"{node.domain}." if node.domain not in DOMAINS else ""
         name = node.name or (node.output[0] if node.output else "")
-        self.complaints.append(f"{domain}{node.op_type} (node {name}, inputs {shapes or 'none'}): {reason}")
+        self.complaints.append(f"{full_name(node)} (node {name}, inputs {shapes or 'none'}): {reason}")
 
     def _shape(self, name: str) -> list[int] | str:
         return list(self.values[name].shape) if name in self.values else "unknown"

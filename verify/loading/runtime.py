@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import LoadError
+from .evaluate import evaluate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ..graph import Graph
     from .onnx_import import TensorInfo
 
 _QUIET = 4
@@ -77,6 +79,14 @@ class Runtime:
         except _failures() as error:
             raise ReplayError(f"{self._label}: onnxruntime cannot load the model ({_first_line(error)}).") from None
 
+    @property
+    def usable(self) -> bool:
+        """Whether onnxruntime takes the model."""
+        try:
+            return self._session is not None
+        except ReplayError:
+            return False
+
     def run(self, *points: np.ndarray) -> tuple[np.ndarray, ...]:
         """The network's outputs at one point.
 
@@ -101,6 +111,22 @@ class Runtime:
         """The outputs at several points, each array ``[B, *shape]``; points run one by one, as a replay does."""
         rows = [self.run(*row) for row in zip(*points, strict=True)]
         return tuple(np.stack(column) for column in zip(*rows, strict=True))
+
+
+class OwnRuntime:
+    """A graph as imported, before simplification, as its own reference, for operators onnxruntime does not have."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+
+    def run(self, *points: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The outputs at one point, one array an input, of its size in any shape."""
+        nodes = [self._graph.nodes[index] for index in self._graph.inputs]
+        made = evaluate(
+            self._graph,
+            [np.asarray(point).reshape(1, *node.shape) for point, node in zip(points, nodes, strict=True)],
+        )
+        return tuple(value[0] for value in made)
 
 
 def _first_line(error: BaseException) -> str:

@@ -13,6 +13,8 @@ import numpy as np
 from ..errors import LoadError
 from .builder import GraphBuilder, LoweringError, Masked, Value, Variable, check_masks, is_known
 from .crosscheck import crosscheck, sample_points
+from .lowering import Call
+from .lowering_table import lowering_of
 from .onnx_import import TensorInfo
 from .simplify import simplify
 from .torch_call import AtenCall, Handler
@@ -22,9 +24,11 @@ from .torch_reductions import ROWS as REDUCING
 from .torch_shapes import ROWS as MOVING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from ..graph import Graph
+    from ..ops.added import Operator
+    from .lowering import Lowering
 
 HANDLERS: Mapping[str, Handler] = MappingProxyType({**COMPUTING, **MOVING, **RECURRENT, **REDUCING})
 """aten operator name (without overload) to how it is lowered."""
@@ -72,13 +76,16 @@ def evaluating(module: Any) -> Iterator[None]:
             part.training = training
 
 
-def load_torch(module: Any, example_input: Any, live: bool = False, check: bool = True) -> Any:
+def load_torch(
+    module: Any, example_input: Any, live: bool = False, check: bool = True, operators: Sequence[Operator] = ()
+) -> Any:
     """A `torch.nn.Module` as a `Network`.
 
     example_input  a tensor, or a tuple of them: the shapes and types the network is to have, batch axis included.
     live           keep parameters as the module's own `nn.Parameter` objects in `Node.params`, unfused, so that what
                    is computed from the graph is differentiable by them; else they are numpy copies, and simplified.
     check          compare the graph with the module at a few points.
+    operators      operators that the user adds, by their torch names (``aten.cosh``).
 
     The module is traced in evaluation mode and left as it was. Raises `LoadError` if it cannot be traced, or for all
     its unsupported operators at once.
@@ -91,7 +98,8 @@ def load_torch(module: Any, example_input: Any, live: bool = False, check: bool 
         raise LoadError(f"cannot load a {type(module).__name__}; give the path of an ONNX file or a torch module.")
     examples = tuple(example_input) if isinstance(example_input, tuple | list) else (example_input,)
     label = type(module).__name__
-    translator = _Translator(_exported(module, examples, label), module, label, live)
+    added = {name: lowering_of(operator) for operator in operators for name in operator.names}
+    translator = _Translator(_exported(module, examples, label, added), module, label, live, added)
     graph, inputs, outputs, counts = translator.run(examples)
     runtime = ModuleRuntime(module, inputs)
     network = Network(graph, inputs, outputs, label, counts, None, runtime)
@@ -101,16 +109,25 @@ def load_torch(module: Any, example_input: Any, live: bool = False, check: bool 
     return network
 
 
-def _operator_name(node: Any) -> str:
-    """The aten operator that a node of an exported program applies, without its overload."""
-    return str(getattr(node.target, "_opname", getattr(node.target, "__name__", node.target)))
+def _operator_name(target: Any) -> str:
+    """The operator that a node of an exported program applies, without its namespace and overload."""
+    return str(getattr(target, "_opname", getattr(target, "__name__", target)))
+
+
+def _full_name(target: Any) -> str:
+    """The operator with its namespace: ``aten.cosh``."""
+    return f"{getattr(target, 'namespace', '')}.{_operator_name(target)}"
+
+
+def _covered(target: Any, added: Mapping[str, Lowering]) -> bool:
+    return _full_name(target) in added or _operator_name(target) in HANDLERS
 
 
 def _computes(node: Any) -> bool:
-    return node.op == "call_function" and node.target is not getitem and _operator_name(node) not in _CHECKS
+    return node.op == "call_function" and node.target is not getitem and _operator_name(node.target) not in _CHECKS
 
 
-def _exported(module: Any, examples: tuple[Any, ...], label: str) -> Any:
+def _exported(module: Any, examples: tuple[Any, ...], label: str, added: Mapping[str, Lowering]) -> Any:
     """The module as an exported program without mutation.
 
     Composite operators that have a handler are kept whole; where some operator has none, torch's own decompositions
@@ -122,10 +139,10 @@ def _exported(module: Any, examples: tuple[Any, ...], label: str) -> Any:
         with evaluating(module), torch.no_grad():
             exported = torch.export.export(module, examples, strict=False)
             program = exported.run_decompositions({})
-            if all(_operator_name(node) in HANDLERS for node in program.graph.nodes if _computes(node)):
+            if all(_covered(node.target, added) for node in program.graph.nodes if _computes(node)):
                 return program
             table = torch.export.default_decompositions()
-            for operator in [key for key in table if key.__name__.split(".")[0] in HANDLERS]:
+            for operator in [key for key in table if _covered(key, added)]:
                 table.pop(operator)
             return exported.run_decompositions(table)
     except _UNTRACEABLE as error:
@@ -139,7 +156,10 @@ def _exported(module: Any, examples: tuple[Any, ...], label: str) -> Any:
 class _Translator:
     """The state of one translation: what every node of the exported program stands for."""
 
-    def __init__(self, program: Any, module: Any, label: str, live: bool) -> None:
+    def __init__(
+        self, program: Any, module: Any, label: str, live: bool, added: Mapping[str, Lowering] | None = None
+    ) -> None:
+        self.added = added or {}
         self.program = program
         self.label = label
         self.live = live
@@ -215,7 +235,7 @@ class _Translator:
         if node.target is getitem:
             self.values[node.name] = self.values[node.args[0].name][node.args[1]]
             return
-        name = _operator_name(node)
+        name = _operator_name(node.target)
         if name in _CHECKS:
             return
         self.counts[name] += 1
@@ -232,6 +252,11 @@ class _Translator:
         if all(is_known(value) for value in tensors) and not any(isinstance(v, tuple) for v in tensors):
             return self._computed(node)
         check_masks(name, (self.values[source.name] for source in node.all_input_nodes))
+        own = self.added.get(_full_name(node.target))
+        if own is not None:
+            given = {key: value for key, value in arguments.items() if not hasattr(value, "shape")}
+            tensors = [value for value in arguments.values() if hasattr(value, "shape")]
+            return own.lower(Call(self.builder, name, tuple(tensors), given, 0))
         handler = HANDLERS.get(name)
         if handler is None:
             raise LoweringError("the operator is not supported")

@@ -17,6 +17,9 @@ How to add an operator
    a case.
 5. Let an importer produce it (``verify/loading``).
 
+An operator that need not be part of Boundsmith is handed to `load` instead (`Operator`, `unary_operator`,
+`check_operator`); the README has an example.
+
 Functions are generic over numpy and torch, float32 and float64, pure, and differentiable for torch.
 """
 
@@ -27,6 +30,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import UnsupportedError
 from . import conv, convex, dynamic, extremum, gelu, linear, matmul, product, relu_like, smooth, steps, take, wave
+from .added import OperatorName
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,8 +58,11 @@ OPERATORS: Mapping[str, OpRule] = MappingProxyType(
 
 
 def rule(op: str) -> OpRule:
-    """The row of an operator; raises `UnsupportedError` for a name that has none."""
-    row = OPERATORS.get(op)
+    """The row of an operator, or the one that it brings (`OperatorName`).
+
+    Raises `UnsupportedError` for a name that has none.
+    """
+    row = op.row if isinstance(op, OperatorName) else OPERATORS.get(op)
     if row is None:
         raise UnsupportedError(f"operator {op!r} has no row in the operator table; see `boundsmith supports`")
     return row
