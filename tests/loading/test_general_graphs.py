@@ -74,6 +74,8 @@ CASES: list[tuple[str, list[list[int]], list[np.ndarray | None], dict[str, Any]]
     ("Compress", [[2, 2]], [np.asarray([True, False, True])], {}),
     ("ReverseSequence", [[4, 2]], [ints(4, 2)], {"time_axis": 0, "batch_axis": 1}),
     ("ReverseSequence", [[2, 4, 3]], [ints(1, 3)], {"time_axis": 1, "batch_axis": 0}),
+    ("TopK", V, [ints(1)], {"axis": 1, "outputs": 2}),
+    ("TopK", V, [ints(1)], {"largest": 0, "outputs": 2}),
     ("Split", [[1, 7]], [], {"axis": 1, "outputs": 3, "num_outputs": 3, "opset": 18}),
     ("Slice", V, [ints(-1), ints(-100), ints(2), ints(-2)], {}),
     ("Gather", V, [ints(-1, -2)], {"axis": 2}),
@@ -148,6 +150,19 @@ def test_minus_infinity_elsewhere_is_refused() -> None:
         load(model_of(nodes, {"x": [3, 3]}, ["y"], {"mask": hidden}))
     with pytest.raises(LoadError, match="NaN or infinite"):
         load(model_of([node("Add", "x mask", "y")], {"x": [3, 3]}, ["y"], {"mask": -hidden}))
+
+
+def test_no_number_is_nan_or_infinite() -> None:
+    nodes = [
+        node("Softmax", "x", "s"),
+        node("IsNaN", "s", "n"),
+        node("IsInf", "s", "i"),
+        node("Or", "n i", "c"),
+        node("Where", "c zero s", "y"),
+    ]
+    network = assert_same_as_runtime(model_of(nodes, {"x": [2, 3]}, ["y"], {"zero": np.asarray(0, F)}))
+    plain = load(model_of([node("Softmax", "x", "y")], {"x": [2, 3]}, ["y"]))
+    assert [made.op for made in network.graph.nodes] == [made.op for made in plain.graph.nodes]
 
 
 def branch(name: str, *nodes: NodeProto, output: str) -> Any:

@@ -212,6 +212,11 @@ def _compare(call: Call, op: str, swap: bool) -> Value:
     return _boolean(builder, builder.unary(op, builder.difference(a, b), integral=True))
 
 
+def _never(call: Call) -> Value:
+    """False: real numbers are neither NaN nor infinite (and bounds are refused where an operator has no value)."""
+    return np.zeros(call.builder.claim(call.x().shape), dtype=bool)
+
+
 def _not(call: Call) -> Value:
     return _boolean(call.builder, call.builder.affine(call.x(), -1.0, 1.0))
 
@@ -308,6 +313,8 @@ ROWS: tuple[Lowering, ...] = (
     _row("Less", partial(_compare, op="IsPositive", swap=True), "IsPositive"),
     _row("GreaterOrEqual", partial(_compare, op="IsNonNegative", swap=False), "IsNonNegative", since=12),
     _row("LessOrEqual", partial(_compare, op="IsNonNegative", swap=True), "IsNonNegative", since=12),
+    _row("IsNaN", _never, since=9, note="false"),
+    _row("IsInf", _never, since=10, note="false"),
     _row("Not", _not, "Scale"),
     _row("And", partial(_logical, op="Min"), "Min"),
     _row("Or", partial(_logical, op="Max"), "Max"),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
 from .builder import GraphBuilder, Value, Variable, is_known, shape_of
-from .lowering import Call, Lowering, LoweringError, normal_axis
+from .lowering import Call, Lowering, LoweringError, Outputs, normal_axis
+from .lowering_pool import extreme_over
 from .lowering_shape import rearranged
 from .shortening import existing, first_entry, origin
 
@@ -237,6 +239,17 @@ def _arg_extreme(call: Call, sign: float) -> Value:
     return Variable(made.index, made.shape, np.dtype(np.int64), True)
 
 
+def _top(call: Call) -> Outputs:
+    """The largest or smallest entry along an axis, and its position."""
+    x = call.x()
+    axis = call.axis("axis", -1, len(x.shape))
+    if call.known_ints(1, "number of entries") != (1,):
+        raise LoweringError("it takes more than one entry")
+    op, sign = ("Max", 1.0) if call.integer("largest", 1) else ("Min", -1.0)
+    position = _arg_extreme(replace(call, attributes={"axis": axis}), sign)
+    return extreme_over(call.builder, x, (axis,), op, keepdims=True), position
+
+
 def _one_hot(call: Call) -> Value:
     builder = call.builder
     indices = call.x(0)
@@ -278,5 +291,6 @@ ROWS: tuple[Lowering, ...] = (
     Lowering("ReverseSequence", _reverse_sequence, ("Take",), since=10, note="constant lengths"),
     Lowering("ArgMax", partial(_arg_extreme, sign=1.0), ("ArgMax",)),
     Lowering("ArgMin", partial(_arg_extreme, sign=-1.0), ("Scale", "ArgMax")),
+    Lowering("TopK", _top, ("Take", "Max", "Min", "ArgMax"), since=10, note="k 1"),
     Lowering("OneHot", _one_hot, ("Take", "Scale", "IsZero", "Add"), since=9, note="constant depth and values"),
 )
