@@ -270,7 +270,7 @@ def _negative_power_lines(
     negative = upper < 0
     left, right = xp.where(negative, -upper, lower), xp.where(negative, -lower, upper)
     below, above = convex_lines(xp, f, derivative, left, right, abs(touch))
-    sign = xp.where(negative, -xp.ones_like(lower), 1.0)
+    sign = xp.where(negative, -1.0, 1.0)
     below, above = (below[0] * sign, below[1]), (above[0] * sign, above[1])
     if exponent % 2 == 0:
         return below, above
