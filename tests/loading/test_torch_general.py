@@ -112,6 +112,31 @@ def test_functions(functions: dict[str, Callable[[Any], Any]]) -> None:
         assert (flat <= upper[:, start:end] + 1e-5).all(), name
 
 
+class Hiding(nn.Module):
+    """Attention with its mask as a buffer, by adding and by choosing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+        self.register_buffer("mask", HIDING)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.layer(x)
+        scores = y @ y.transpose(1, 2)
+        chosen = torch.where(self.mask == 0, scores, float("-inf"))
+        return (torch.softmax(scores + self.mask, dim=-1) + torch.softmax(chosen, dim=-1)) @ y
+
+
+def test_live_masks() -> None:
+    module = Hiding()
+    network = load(module, torch.rand(SHAPE), live=True)
+    point = torch.randn(SHAPE)
+    (ours,) = evaluate(network.graph, [point[None]])
+    np.testing.assert_allclose(ours[0].detach().numpy(), module(point).detach().numpy(), rtol=1e-4, atol=1e-4)
+    ours.square().sum().backward()
+    assert torch.isfinite(module.layer.weight.grad).all()
+
+
 class Written(nn.Module):
     """Writes in place into a copy."""
 

@@ -279,8 +279,9 @@ class GraphBuilder:
         whole = all(x.integral for x in terms)
         return self.add("Add", operands, shape, attributes={"signs": tuple(signs)}, integral=whole)
 
-    def masked(self, x: Variable, added: np.ndarray) -> Variable:
-        """``x + added`` where entries of `added` may be minus infinity."""
+    def masked(self, x: Variable, added: Array) -> Variable:
+        """``x + added`` where entries of `added` may be minus infinity; live, it becomes a constant."""
+        added = added if isinstance(added, np.ndarray) else added.detach().cpu().numpy()
         hidden = np.isneginf(added)
         shifted = self.scale(x, shift=np.where(hidden, 0.0, added))
         return Masked(

@@ -115,12 +115,14 @@ def softmax_denominator(builder: GraphBuilder, x: Variable, axis: int, hidden: n
     others = np.array([[j for j in range(count) if j != i] for i in range(count)], dtype=np.int64)
     builder.claim((*x.shape, count))
     along = np.moveaxis(np.arange(x.size, dtype=np.int64).reshape(x.shape), axis, -1)
-    other = builder.take(x, along[..., others])
-    own = builder.take(x, np.broadcast_to(along[..., :, None], (*along.shape, count - 1)))
-    ratios = builder.unary("Exp", builder.sum_of((other, own), (1, -1)))
+    other, own = along[..., others], np.broadcast_to(along[..., :, None], (*along.shape, count - 1))
     if hidden is not None:
-        # Not multiplied by zero: hidden entries may overflow.
-        ratios = kept(builder, ratios, ~hidden.reshape(-1)[along[..., others]])
+        seen = ~(hidden.reshape(-1)[other] | hidden.reshape(-1)[own])
+        # What is hidden may be of any size: its difference is not even computed, so that it cannot overflow.
+        other = np.where(seen, other, own)
+    ratios = builder.unary("Exp", builder.sum_of((builder.take(x, other), builder.take(x, own)), (1, -1)))
+    if hidden is not None:
+        ratios = kept(builder, ratios, seen)
     total = builder.reduce_sum(ratios, (len(ratios.shape) - 1,), keepdims=False)
     moved = (*range(axis), len(x.shape) - 1, *range(axis, len(x.shape) - 1))
     return builder.transpose(builder.affine(total, shift=1.0), moved)
