@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 import pytest
+from boundsmith.cli.main import cli
 from boundsmith.verify import bounds
 from boundsmith.verify.errors import LoadError
 from boundsmith.verify.loading import load
 from boundsmith.verify.loading.evaluate import evaluate
+from click.testing import CliRunner
 from onnx import NodeProto, TensorProto, helper
 
 from .models import assert_same_as_runtime, model_of, single
@@ -289,6 +291,22 @@ def test_weights_in_another_file(tmp_path: Path, packed: bool) -> None:
     np.testing.assert_allclose(reference, x @ normal(8, 6) + normal(6), atol=1e-5)
     assert network.model is not None
     assert load(network.model).sha256 == network.sha256
+
+
+def test_inspect_finds_weights_in_another_file(tmp_path: Path) -> None:
+    shown = CliRunner().invoke(cli, ["inspect", str(saved_outside(tmp_path))])
+    assert shown.exit_code == 0
+    assert "net.onnx: 54 parameters" in shown.output
+
+
+def test_supports_lists_what_is_new() -> None:
+    listed = CliRunner().invoke(cli, ["supports", "--onnx-operators"]).output.splitlines()
+    notes = {line.split(" * ")[0]: line.partition(" * ")[2] for line in listed}
+    assert notes["Einsum"] == ""
+    assert "constant mask" in notes["Attention"]
+    assert "branches of one shape" in notes["If"]
+    assert notes["DequantizeLinear"] == "of constants only"
+    assert all("unrolled" in notes[op] for op in ("LSTM", "GRU", "RNN"))
 
 
 def test_weights_in_another_file_that_do_not_fit(tmp_path: Path) -> None:
