@@ -145,11 +145,20 @@ def test_refined_bounds_agree_and_hold(kind, ways, seed):
     lower, upper = boxes(graph, 2, seed)
     state = relax(plan, lower, upper)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(refine, "TWO_STEPS_FROM", 10**9)
+        at_once = relax(plan, lower, upper)
         patch.setattr(refine, "COLUMNS_FROM", 10**9)
         other = relax(plan, lower, upper)
     for target in plan.targets:
-        for one, two in zip(state.intervals[target], other.intervals[target], strict=True):
+        for one, two in zip(at_once.intervals[target], other.intervals[target], strict=True):
             np.testing.assert_allclose(one, two, rtol=1e-8, atol=1e-8)
+    first = min(plan.targets, default=None)
+    if first is not None and plan.targets[first].kinked:
+        (low, high), (known_low, known_high) = state.intervals[first], at_once.intervals[first]
+        open_ = (known_low < 0) & (known_high > 0)
+        np.testing.assert_array_equal((low < 0) & (high > 0), open_)
+        np.testing.assert_allclose(low[open_], known_low[open_], rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(high[open_], known_high[open_], rtol=1e-12, atol=1e-12)
     for points in samples(lower, upper, 12, seed):
         values = evaluate(graph, [points], range(len(graph.nodes)))
         for value, (low, high) in zip(values, state.intervals, strict=True):

@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from ..ops.rule import Interval
     from .plan import Plan
 
-CONVOLVING = 5.0
-"""What a multiply-add of a convolution costs, in those of a dense product (on one core of 2026 with numpy)."""
+COPY = 30.0
+"""What copying an entry for a convolution costs, in multiply-adds of a dense product (fitted on one core of 2026 with
+numpy to two networks of convolutions: right to a fifth)."""
 
-ENTRY = 60.0
-"""What a neuron costs beside the products, in multiply-adds of a dense product."""
+ENTRY = 500.0
+"""What a neuron costs beside the products, in the same unit."""
 
 LARGEST = 16 << 20
 """Numbers in the condensed network's matrices at most."""
@@ -108,7 +109,8 @@ def _cost_as_is(graph: Graph, order: list[int], layers: list[_Layer]) -> float:
             total += node.size * node.params["weight"].shape[1]
         elif node.op in ("Conv", "ConvTranspose"):
             _, _, *image = node.shape if node.op == "Conv" else node.input_shapes[0]
-            total += CONVOLVING * math.prod(node.params["weight"].shape) * math.prod(image)
+            weight = node.params["weight"].shape
+            total += math.prod(image) * math.prod(weight) * (1.0 + COPY / weight[0])
     return total
 
 

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 ITERATIONS = 4
 """Gradient steps for each entry (more gain less than 1 % of the width on the MNIST networks)."""
 
-FIRST_STEP, DECAY = 0.7, 0.7
-"""The first step's length and what every further one is shorter by."""
+FIRST_STEP, LAST_STEP = 0.7, 0.12
+"""Lengths of the first and the last step; those between them shrink evenly."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +153,7 @@ def _optimised(base: Base, target: int, pairs: tuple[Array, Array], iterations: 
     ascent.evaluate()
     steps = ScaledSteps(ascent)
     for step in range(iterations):
-        steps.step(FIRST_STEP * DECAY**step)
+        steps.step(FIRST_STEP * (LAST_STEP / FIRST_STEP) ** (step / max(1, iterations - 1)))
         ascent.evaluate()
     return ascent
 
