@@ -17,7 +17,7 @@ from ..graph import Graph, Node
 from ..ops import rule
 from ..ops.arrays import as_like
 from .interval import intersect, node_interval
-from .live import is_plain_dense
+from .live import is_image, is_plain_dense
 from .parameters import ancestors
 
 if TYPE_CHECKING:
@@ -82,6 +82,10 @@ def _layer(graph: Graph, index: int, intervals: Mapping[int, Interval]) -> _Laye
     xp = array_namespace(low)
     active = xp.all(low >= 0, axis=0)
     undecided = xp.nonzero(~active & xp.any(high > 0, axis=0))[0]
+    shape = graph.nodes[source].shape
+    if is_image(shape):
+        # Neighbours on the image are neighbours in the list: they depend on few of the neurons below (`cone`).
+        undecided = undecided[xp.argsort(undecided % (shape[2] * shape[3]), stable=True)]
     return _Layer(index, source, undecided, active)
 
 

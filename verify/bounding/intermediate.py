@@ -19,6 +19,7 @@ from ..budget import NEVER, Deadline
 from ..ops import rule
 from ..ops.arrays import as_like, zeros_like_shape
 from .alpha import Ascent, Base, ancestors
+from .cone import cone
 from .interval import intersect, node_interval
 from .scaled import ScaledSteps
 from .workers import Workers, run
@@ -94,7 +95,7 @@ def tighten(
             continue
         known = Base(plan, base.lower, base.upper, intervals)
         bound = partial(_bound_part, known, index, (box, entry), (low, high), iterations, deadline, note)
-        run(bound, _parts(box.shape[0], max(1, rows // 2), workers), workers)
+        run(bound, _parts(known, index, entry, max(1, rows // 2), workers, in_cones=note is None), workers)
         shape = (low.shape[0], *node.shape)
         intervals[index] = (xp.minimum(low, high).reshape(shape), xp.maximum(low, high).reshape(shape))
     return Base(plan, base.lower, base.upper, intervals)
@@ -103,17 +104,32 @@ def tighten(
 _CHEAP = frozenset({"Reshape", "Transpose", "Take", "Scale", "Concat"})
 
 
-_FEW_PAIRS = 24
+FEW_PAIRS = 24
 """Below this many pairs, sharing them among threads costs more than it saves."""
 
 
-def _parts(count: int, at_once: int, workers: Workers | None) -> list[slice]:
-    """All of `count` pairs in parts of similar length, at most `at_once`."""
+NEIGHBOURHOODS = 4
+"""Entries are bounded in this many parts where a part of them depends on a part of the network."""
+
+
+def _parts(
+    base: Base, target: int, entry: Array, at_once: int, workers: Workers | None, *, in_cones: bool
+) -> list[slice]:
+    """All pairs in parts of similar length, at most `at_once`."""
+    count = entry.shape[0]
     if count == 0:
         return []
-    sharers = min(workers.count, count // _FEW_PAIRS) if workers else 1
+    sharers = min(workers.count, count // FEW_PAIRS) if workers else 1
+    quarter = count // NEIGHBOURHOODS
+    if in_cones and quarter >= FEW_PAIRS and _on_cone(base, target, entry[:quarter]) is not None:
+        sharers = max(sharers, NEIGHBOURHOODS)
     size = -(-count // max(-(-count // at_once), sharers))
     return [slice(first, first + size) for first in range(0, count, size)]
+
+
+def _on_cone(base: Base, target: int, entry: Array) -> tuple[Base, Array] | None:
+    """The base on what the entries of one box depend on and their places in its output; None where it is no less."""
+    return cone(base, target, entry) if base.lower.shape[0] == 1 and isinstance(base.lower, np.ndarray) else None
 
 
 def _bound_part(
@@ -131,7 +147,12 @@ def _bound_part(
         return
     xp = array_namespace(base.lower)
     box, entry = pairs[0][part], pairs[1][part]
-    ascent = _optimised(base, target, (box, entry), iterations, bounds_only=note is None)
+    # What is noted is about the whole network.
+    on_cone = None if note is not None else _on_cone(base, target, entry)
+    if on_cone is None:
+        ascent = _optimised(base, target, (box, entry), iterations, bounds_only=note is None)
+    else:
+        ascent = _optimised(on_cone[0], on_cone[0].plan.output, (box, on_cone[1]), iterations, bounds_only=True)
     below, above = ascent.best[: box.shape[0]], -ascent.best[box.shape[0] :]
     if note is not None:
         note(EntryBounds(target, box, entry, ascent.best_parameters))
