@@ -10,7 +10,7 @@ from ..arrays import array_namespace, options_like
 from ..budget import NEVER, Deadline, MemoryBudget
 from .alpha import Ascent, Base
 from .condense import condense
-from .crown import relax, row_bounds
+from .crown import Relaxed, relax, row_bounds
 from .expand import expand
 from .intermediate import tighten
 from .plan import make_plan
@@ -33,7 +33,6 @@ ALONE_FROM = 256
 """Networks with a layer of this size are bounded one box at a time on a CPU: each box has a smaller one of its own."""
 
 
-@np.errstate(all="ignore")
 def alpha_crown(
     plan: Plan,
     lower: Array,
@@ -47,15 +46,36 @@ def alpha_crown(
 ) -> Array:
     """Lower bounds ``[B, S]`` of ``rows [S, m]`` times the flat output, for boxes ``[B, n]``.
 
-    Intermediate bounds are optimised first, then every row takes `steps` gradient steps. When the deadline passes, the
-    best bounds so far are returned; it raises `TimeUp` only if there are none yet, and `UndefinedOnRegion`. Boxes (of a
-    large network) or rows are shared among the threads of `workers`, if given.
+    CROWN bounds, then `improved`. When the deadline passes, the best bounds so far are returned; it raises `TimeUp`
+    only if there are none yet, and `UndefinedOnRegion`. Boxes (of a large network) or rows are shared among the threads
+    of `workers`, if given.
     """
-    xp = array_namespace(lower)
+    zeros = array_namespace(rows).zeros_like(rows[None, :, 0])
+    state = relax(plan, lower, upper, deadline=deadline, memory=memory, workers=workers)
+    first = row_bounds(state, rows[None], zeros, memory=memory, deadline=deadline).lower
+    return improved(state, rows, first, steps=steps, deadline=deadline, memory=memory, workers=workers)
+
+
+@np.errstate(all="ignore")
+def improved(
+    state: Relaxed,
+    rows: Array,
+    first: Array,
+    *,
+    steps: int = 20,
+    deadline: Deadline = NEVER,
+    memory: MemoryBudget | None = None,
+    workers: Workers | None = None,
+) -> Array:
+    """The valid lower bounds `first` ``[B, S]`` of the rows, or better ones where there are.
+
+    Intermediate bounds are optimised first, then every row takes `steps` gradient steps, as long as there is time.
+    """
+    xp = array_namespace(first)
+    plan, lower = state.plan, state.lower
     budget = memory or MemoryBudget.default()
-    state = relax(plan, lower, upper, deadline=deadline, memory=budget, workers=workers)
-    best = row_bounds(state, rows[None], xp.zeros_like(rows[None, :, 0]), memory=budget, deadline=deadline).lower + 0
-    whole = Base(plan, lower, upper, dict(enumerate(state.intervals)))
+    best = first + 0
+    whole = Base(plan, lower, state.upper, dict(enumerate(state.intervals)))
     batch = lower.shape[0]
     alone = isinstance(lower, np.ndarray) and plan.largest >= ALONE_FROM
     parts = [slice(box, box + 1) for box in range(batch)] if alone else [slice(0, batch)]

@@ -99,12 +99,12 @@ def bounds_of(
         state = relax(plan, lower, upper, refine=method != "crown-ibp", deadline=deadline, memory=memory)
         low, high = _output_rows(state, memory, deadline)
         if method == "alpha-crown":
-            from .alpha_crown import alpha_crown
+            from .alpha_crown import improved
 
             count = low.shape[1]
-            best = alpha_crown(plan, lower, upper, _both_sides(count, lower), deadline=deadline, memory=memory)
-            xp = array_namespace(low)
-            low, high = xp.maximum(low, best[:, :count]), xp.minimum(high, -best[:, count:])
+            first = array_namespace(low).concat([low, -high], axis=1)
+            best = improved(state, _both_sides(count, lower), first, deadline=deadline, memory=memory)
+            low, high = best[:, :count], -best[:, count:]
         return OutputBounds(low, high, _unstable(plan, state.intervals))
     low, high = (end.reshape(end.shape[0], -1) for end in every[plan.output])
     return OutputBounds(low, high, _unstable(plan, every))

@@ -33,11 +33,16 @@ class Step(NamedTuple):
     def rows(self, index: Array | slice) -> Step:
         """The step for the batch entries in `index` (integers ``[R]``, or a slice)."""
         return Step(
-            tuple(x[index] for x in self.lower_slopes),
-            tuple(x[index] for x in self.spread),
-            None if self.lower_intercept is None else self.lower_intercept[index],
-            None if self.upper_intercept is None else self.upper_intercept[index],
+            tuple(_entries(x, index) for x in self.lower_slopes),
+            tuple(_entries(x, index) for x in self.spread),
+            None if self.lower_intercept is None else _entries(self.lower_intercept, index),
+            None if self.upper_intercept is None else _entries(self.upper_intercept, index),
         )
+
+
+def _entries(x: Array, index: Array | slice) -> Array:
+    """``x[index]`` along the first axis (numpy's `take` does it in two thirds of the time)."""
+    return x.take(index, axis=0) if isinstance(x, np.ndarray) and isinstance(index, np.ndarray) else x[index]
 
 
 def backward_step(coefficients: Array, step: Step) -> tuple[tuple[Array, ...], Array | None]:
