@@ -88,27 +88,46 @@ def _least(xp: Any, k: Array, arc: _Arc) -> tuple[Array, Array]:
     return least, place
 
 
-def _best_slopes(xp: Any, arc: _Arc) -> tuple[Array, Array]:
-    """The slopes of the lines below and above sine that are closest to it at the centre, no gradient flowing through.
+def _slopes(xp: Any, arc: _Arc, slope: Array | None) -> tuple[Array, Array]:
+    """Slopes of lines below and above sine, no gradient flowing through: for None those of the lines that are closest
+    to it at the centre.
 
     An arc of at most half a period lies within half a period of an inflection point ``j pi``, about which
-    ``sin z = (-1)^j sin(z - j pi)`` is convex, then concave; longer ones are searched.
+    ``sin z = (-1)^j sin(z - j pi)`` is convex, then concave; longer ones are searched, and `slope` leads away from what
+    is found.
     """
     turns = xp.round((arc.lower + arc.upper) / PERIOD)
     inflection = math.pi * turns
     ends = (arc.lower - inflection).clip(-math.pi, math.pi), (arc.upper - inflection).clip(-math.pi, math.pi)
-    lines = bent_lines(xp, _sine_curve, _SINE_TOUCHING, 0.0, *ends, None)
+    lines = bent_lines(xp, _sine_curve, _SINE_TOUCHING, 0.0, *ends, slope)
     odd = turns - 2.0 * xp.floor(0.5 * turns) > 0.5
-    slopes = xp.where(odd, -lines[1][0], lines[0][0]), xp.where(odd, -lines[0][0], lines[1][0])
+    below, above = xp.where(odd, -lines[1][0], lines[0][0]), xp.where(odd, -lines[0][0], lines[1][0])
     long = arc.upper - arc.lower > math.pi
-    if isinstance(arc.lower, np.ndarray):
-        if long.any():
-            part = arc.pick(long)
-            for k, found in zip(slopes, (_searched_slope(xp, part), _searched_slope(xp, part.mirrored())), strict=True):
-                k[long] = found
-        return slopes
-    below, above = _searched_slope(xp, arc), _searched_slope(xp, arc.mirrored())
-    return xp.where(long, below, slopes[0]), xp.where(long, above, slopes[1])
+    if isinstance(long, np.ndarray) and not long.any():
+        return below, above
+    return (
+        xp.where(long, _spread(xp, arc, _searched_where(xp, arc, long), slope), below),
+        xp.where(long, _spread(xp, arc, _searched_where(xp, arc.mirrored(), long), slope), above),
+    )
+
+
+def _searched_where(xp: Any, arc: _Arc, long: Array) -> Array:
+    """The best slopes below where a mask says so; anything elsewhere."""
+    if not isinstance(long, np.ndarray):
+        return _searched_slope(xp, arc)
+    found = np.zeros_like(arc.lower)
+    found[long] = _searched_slope(xp, arc.pick(long))
+    return found
+
+
+def _spread(xp: Any, arc: _Arc, best: Array, slope: Array | None) -> Array:
+    """The best slope of a long arc at 0.5, towards 0 and 1 those that fall and rise a few times as much as a line from
+    an end to a trough."""
+    if slope is None:
+        return best
+    reach = 4.0 / (arc.upper - arc.lower).clip(1.0, None)
+    down, up = xp.minimum(best - arc.flattest, reach).clip(0), xp.minimum(arc.steepest - best, reach).clip(0)
+    return best + (2.0 * slope - 1.0) * xp.where(slope < 0.5, down, up)
 
 
 def _sine_curve(xp: Any, x: Array) -> tuple[Array, Array]:
@@ -130,18 +149,8 @@ def _searched_slope(xp: Any, arc: _Arc) -> Array:
     return 0.5 * (low + high)
 
 
-def _sine_below(xp: Any, arc: _Arc, best: Array, slope: Array | None) -> Line:
-    """A line below sine on the arc.
-
-    A `slope` of 0.5 is the best one at the centre; towards 0 and 1 the line falls and rises as much as a line that
-    touches may, on long arcs a few times as much as one from an end to a trough.
-    """
-    k = best
-    if slope is not None:
-        width = arc.upper - arc.lower
-        reach = 4.0 / xp.where(width > 1.0, width, 1.0)
-        down, up = xp.minimum(k - arc.flattest, reach).clip(0), xp.minimum(arc.steepest - k, reach).clip(0)
-        k = k + (2.0 * slope - 1.0) * xp.where(slope < 0.5, down, up)
+def _sine_below(xp: Any, arc: _Arc, k: Array) -> Line:
+    """The line of a slope below sine on the arc."""
     k = k.clip(-1.0, 1.0)
     return k, _least(xp, k, arc)[0] - 8.0 * unit_roundoff(k) * (1.0 + _extent(xp, arc.lower, arc.upper))
 
@@ -151,10 +160,10 @@ def _shifted_sine_lines(xp: Any, lower: Array, upper: Array, slope: Array | None
     lower, upper = lower + shift, upper + shift
     fixed = constant(lower), constant(upper)
     derivative = _wave_interval(xp, *fixed, xp.cos, 0.0)
-    best, best_above = _best_slopes(xp, _Arc(*fixed, xp.sin(fixed[0]), xp.sin(fixed[1]), *derivative))
+    chosen = _slopes(xp, _Arc(*fixed, xp.sin(fixed[0]), xp.sin(fixed[1]), *derivative), slope)
     arc = _Arc(lower, upper, xp.sin(lower), xp.sin(upper), *derivative)
-    k, c = _sine_below(xp, arc, best, slope)
-    mirror_k, mirror_c = _sine_below(xp, arc.mirrored(), best_above, slope)
+    k, c = _sine_below(xp, arc, chosen[0])
+    mirror_k, mirror_c = _sine_below(xp, arc.mirrored(), chosen[1])
     return (k, c + k * shift), (mirror_k, -mirror_c + mirror_k * shift)
 
 
