@@ -25,15 +25,15 @@ class Faulty:
             return self.genuine(*args, **kwargs)
         if isinstance(self.how, BaseException):
             raise self.how
-        return _spoiled(self.genuine(*args, **kwargs))
+        value = self.genuine(*args, **kwargs)
+        # A number among others is a time.
+        return np.nan if isinstance(value, float) else _spoiled(value)
 
 
 def _spoiled(value):
     """The value with NaN in all of its floating-point arrays."""
     if isinstance(value, np.ndarray):
         return np.full_like(value, np.nan) if value.dtype.kind == "f" else value
-    if isinstance(value, float):
-        return np.nan
     if isinstance(value, Plan | Graph):
         return value
     if isinstance(value, list):

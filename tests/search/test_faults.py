@@ -38,7 +38,7 @@ PLACES = {
     "parameters of a domain": (branches.Layout, "parameters"),
     "families": (parameters.Base, "families"),
     "evaluate": (alpha.Ascent, "evaluate"),
-    "gradients": (alpha.Ascent, "_gradients"),
+    "gradients": (alpha.Ascent, "gradients"),
     "improve": (alpha.Ascent, "improve"),
     "scores": (activation_split, "scores"),
     "trial": (branching, "trial_bounds"),

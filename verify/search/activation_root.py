@@ -88,10 +88,21 @@ def open_root(
             best = xp.maximum(best, before[xp.searchsorted(pairs, group * rows.clauses.shape[1] + clause)])
     if group.shape[0] == 0:
         return Root(None, pool, 0.0)
-    layout = make_layout(base)
+    layout = replace(make_layout(base), origin=_without_linear(first))
     domains = layout.root(group, clause, parameters.mixture, start_weights(layout, parameters))
     pool.push(replace(domains, bound=best))
     return Root(layout, pool, float(best.min()))
+
+
+def _without_linear(base: Base) -> Base:
+    """The base with bounds of the input, the output, and what nonlinear nodes read: the others take memory."""
+    plan = base.plan
+    wanted = {
+        plan.input,
+        plan.output,
+        *(source for index in plan.nonlinear for source in plan.graph.nodes[index].inputs),
+    }
+    return replace(base, intervals={index: base.intervals[index] for index in sorted(wanted)})
 
 
 def _rows_at_once(base: Base, memory: MemoryBudget) -> int:

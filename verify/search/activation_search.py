@@ -16,7 +16,7 @@ from ..budget import TimeUp
 from .activation_root import Root, open_root
 from .activation_split import BranchOptions, BranchReport, mixture_of, search
 from .branching import ascent_of
-from .doubled import in_double
+from .doubled import exact_graph, in_double
 from .leaves import programme
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ..bounding.plan import Plan
     from ..budget import Deadline, MemoryBudget
-    from ..graph import Array
+    from ..graph import Array, Graph
     from ..problem import Group
     from ..rows import Rows
     from .branches import Branches, Layout
@@ -61,6 +61,7 @@ class ActivationSearch:
     leaves: list[Branches] = field(default_factory=list)
     programmes: int = 0
     close_calls: list[Branches] = field(default_factory=list)
+    exact: Graph | None = None
     finer: ActivationSearch | None = None
     finer_groups: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
@@ -118,7 +119,9 @@ class ActivationSearch:
         """Search what was too close to call in float64, and add to the report what came of it."""
         if self.close_calls and self.groups is not None:
             try:
-                state = in_double(layout, self.close_calls, self.groups, deadline, self.memory)
+                state = in_double(
+                    layout, self._exact_graph(layout), self.close_calls, self.groups, deadline, self.memory
+                )
             except TimeUp:
                 return
             except out_of_memory_errors():
@@ -143,6 +146,11 @@ class ActivationSearch:
         report.kernel_seconds += found.kernel_seconds
         report.exhausted = report.exhausted or found.exhausted
         report.witness = found.witness
+
+    def _exact_graph(self, layout: Layout) -> Graph:
+        if self.exact is None:
+            self.exact = exact_graph(layout)
+        return self.exact
 
     def abandon(self) -> None:
         """Give up what is open (memory ran out): it counts as lost."""
@@ -190,8 +198,7 @@ class ActivationSearch:
         from ..programs.leaf import leaf_bound
         from ..programs.roles import NotEncodable
 
-        double = Backend("float64")
-        graph = layout.base.plan.graph.map_params(lambda x: double.array(to_numpy(x)))
+        graph = self._exact_graph(layout)
         possible = encodable(graph) is None
         while self.leaves:
             part = self.leaves.pop()

@@ -57,12 +57,14 @@ class Layout:
     base      boxes and root bounds ``[N, ...]`` of every node that matters.
     slots     blocks of entries that may be split;  weights  blocks of entries with free lines.
     derived   nodes (in order) whose bounds follow from slots by interval arithmetic.
+    origin    the base that `base` was condensed from, if it may have been; with bounds of what nonlinear nodes read.
     """
 
     base: Base
     slots: tuple[Columns, ...]
     weights: tuple[Columns, ...]
     derived: tuple[int, ...]
+    origin: Base | None = None
 
     @property
     def width(self) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..arrays import Backend, to_numpy
+from ..bounding.condense import condense
 from ..bounding.crown import relax
 from ..bounding.interval import intersect
 from ..bounding.parameters import Base
@@ -23,8 +24,9 @@ from .leaves import closed_ends
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ..bounding.plan import Plan
     from ..budget import Deadline, MemoryBudget
-    from ..graph import Array
+    from ..graph import Array, Graph
     from ..problem import Group
     from ..rows import Rows
 
@@ -43,16 +45,46 @@ class Doubled:
 
 
 @np.errstate(all="ignore")
+def exact_graph(layout: Layout) -> Graph:
+    """The layout's graph with parameters in float64, on numpy.
+
+    Leaving out nodes keeps parameters as the network has them; a condensed graph's are multiplied out again, for in the
+    search's precision they were rounded, and what is proved about them in float64 is proved of another network.
+    """
+    double = Backend("float64")
+
+    def wide(graph: Graph) -> Graph:
+        return graph.map_params(lambda x: double.array(to_numpy(x)))
+
+    if layout.origin is not None:
+        origin = layout.origin
+        intervals = {
+            index: (double.array(to_numpy(low)), double.array(to_numpy(high)))
+            for index, (low, high) in origin.intervals.items()
+        }
+        condensed = condense(make_plan(wide(origin.plan.graph)), intervals)
+        if condensed is not None:
+            return condensed[0]
+    return wide(layout.base.plan.graph)
+
+
+@np.errstate(all="ignore")
 def in_double(
-    layout: Layout, parts: Sequence[Branches], groups: Sequence[Group], deadline: Deadline, memory: MemoryBudget
+    layout: Layout,
+    graph: Graph,
+    parts: Sequence[Branches],
+    groups: Sequence[Group],
+    deadline: Deadline,
+    memory: MemoryBudget,
 ) -> Doubled:
-    """The domains `parts` of a layout in float64, on the boxes and rows of the problem's groups. Raises `TimeUp`."""
+    """The domains `parts` of a layout in float64, on the boxes and rows of the problem's groups, and `exact_graph` of
+    the layout. Raises `TimeUp`."""
     double = Backend("float64")
     domains = join(list(parts))
     used, place = np.unique(to_numpy(domains.base), return_inverse=True)
     chosen = [groups[index] for index in used]
     lower, upper = double.box(*(np.stack(ends) for ends in zip(*((g.lower, g.upper) for g in chosen), strict=True)))
-    base = _renewed(layout.base.rows(_like(used, domains.base)), lower, upper, deadline, memory)
+    base = _renewed(layout.base.rows(_like(used, domains.base)), make_plan(graph), (lower, upper), deadline, memory)
     slots, weights = (
         tuple(replace(block, entries=to_numpy(block.entries)) for block in blocks)
         for blocks in (layout.slots, layout.weights)
@@ -68,10 +100,12 @@ def _like(values: np.ndarray, like: Array) -> Array:
     return values if isinstance(like, np.ndarray) else like.new_tensor(values)
 
 
-def _renewed(base: Base, lower: np.ndarray, upper: np.ndarray, deadline: Deadline, memory: MemoryBudget) -> Base:
-    """CROWN bounds in float64 on the boxes, within the bounds known."""
+def _renewed(
+    base: Base, plan: Plan, box: tuple[np.ndarray, np.ndarray], deadline: Deadline, memory: MemoryBudget
+) -> Base:
+    """CROWN bounds in float64 on the boxes ``[N, n]``, within the bounds known."""
     double = Backend("float64")
-    plan = make_plan(base.plan.graph.map_params(lambda x: double.array(to_numpy(x))))
+    lower, upper = box
     known = {
         index: (double.array(to_numpy(low)), double.array(to_numpy(high)))
         for index, (low, high) in base.intervals.items()
