@@ -125,6 +125,7 @@ def is_step(node: Node) -> bool:
     return node.op not in EXTREMA and not PIECES[node.op](node).continuous
 
 
+@np.errstate(invalid="ignore")
 def _winners(node: Node, role: Role) -> tuple[Choice, ...]:
     """One choice an input: it is the largest (or smallest)."""
     minimum = node.op == "Min"
