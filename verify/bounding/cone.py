@@ -28,18 +28,20 @@ def cone(base: Base, start: int, entries: np.ndarray) -> tuple[Base, np.ndarray]
     needed[start][entries] = True
     # An input that no entry depends on is harmless, a network without input is not.
     needed[base.plan.input][0] = True
-    part = whole = 0
+    whole = sum(nodes[position].params["weight"].size for position in order if nodes[position].op == "Linear")
+    part = 0
     for position in order:
         node, mask = nodes[position], needed[position]
         if node.op == "Linear":
             columns = (node.params["weight"][mask] != 0).any(axis=0)
             part += int(mask.sum()) * int(columns.sum())
-            whole += node.params["weight"].size
+            if part > WORTH * whole:
+                return None
             needed[node.inputs[0]] |= columns
         else:
             for source in node.inputs:
                 needed[source] |= mask
-    if part > WORTH * whole or not all(_agrees(nodes[position], needed, needed[position]) for position in order):
+    if not all(_agrees(nodes[position], needed, needed[position]) for position in order):
         return None
     kept = {position: np.flatnonzero(mask) for position, mask in needed.items()}
     return _cut(base, start, order, kept), np.searchsorted(kept[start], entries)

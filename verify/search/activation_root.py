@@ -14,7 +14,7 @@ import numpy as np
 
 from ..arrays import array_namespace, options_like
 from ..bounding.alpha import Ascent, Base, Parameters, gain_to_zero
-from ..bounding.alpha_crown import shrunk
+from ..bounding.alpha_crown import condensed, without_inactive
 from ..bounding.crown import relax, row_bounds
 from ..bounding.intermediate import tighten
 from .activation_split import mixture_of
@@ -72,10 +72,14 @@ def open_root(
     group, clause = xp.nonzero(open_)
     if group.shape[0] == 0:
         return Root(None, pool, float(xp.min(xp.where(rows.clauses, strongest, xp.inf))))
-    base = shrunk(first)
+    base = without_inactive(first)
     at_once = _rows_at_once(base, memory)
     group, clause, parameters, best = _ascend(base, rows, group, clause, None, FIRST_STEPS, at_once, deadline)
     if group.shape[0]:
+        fewer = condensed(first)
+        if fewer is not None:
+            # Its neurons are others; weights of lines start anew.
+            base, at_once, parameters = fewer, _rows_at_once(fewer, memory), Parameters(mixture=parameters.mixture)
         base = tighten(base, min(at_once, 512), deadline)
         group, clause, parameters, best = _ascend(base, rows, group, clause, parameters, LAST_STEPS, at_once, deadline)
     if group.shape[0]:
