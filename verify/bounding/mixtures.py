@@ -55,3 +55,10 @@ def reweighted(mixture: Mixture, weights: Array, values: Array, steps: int) -> A
     exponent = 0.9**steps * margins / xp.where(largest > 0, largest, 1.0)
     moved = weights * xp.exp(exponent)
     return moved / xp.sum(moved, axis=1, keepdims=True)
+
+
+def spread(mixture: Mixture, weights: Array, share: float) -> Array:
+    """The weights ``[R, S]`` with that share of their sum distributed evenly among the rows that are there."""
+    xp = array_namespace(weights)
+    present = xp.astype(xp.isfinite(mixture.offsets), weights.dtype)
+    return (1.0 - share) * weights + share * present / xp.sum(present, axis=1, keepdims=True)

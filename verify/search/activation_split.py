@@ -17,12 +17,18 @@ import numpy as np
 
 from ..arrays import array_namespace, options_like, out_of_memory_errors
 from ..bounding.alpha import Mixture, gain_to_zero
+from ..bounding.mixtures import spread
 from ..budget import Deadline, TimeUp
 from ..loading.evaluate import output_vector
 from .branches import Branches, BranchPool, Layout, split
 from .branching import ascent_of, candidates, filtered, scores, split_points, still_open
 from .rounds import on_threads, pieces
 from .tightening import tighten
+
+SPREAD = 0.5
+"""Share of a clause's weight that every domain starts with spread over all rows. Steps on the weights multiply, so that
+a row whose weight has once become tiny does not come back (sat_relu, unsat_v37_c63: 3,000 domains instead of more than
+30,000)."""
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -154,6 +160,7 @@ def _step(layout: Layout, rows: Rows, options: BranchOptions, deadline: Deadline
     """Bound a batch, close what can be closed, and choose the next splits of the rest."""
     xp = array_namespace(domains.low)
     mixture = mixture_of(rows, domains.base, domains.clause)
+    domains = replace(domains, mixture=spread(mixture, domains.mixture, SPREAD))
     ascent = ascent_of(layout, domains, mixture)
     ascent.evaluate()
     best = ascent.best + 0
