@@ -17,6 +17,9 @@ class Options:
     threads   worker threads; None: one a core.
     record    keep what a proof of `unsat` needs (`Result.record`); the search is slower then: boxes are not cut,
               intermediate bounds not renewed, and mixed-integer programming is left out.
+    cuts      learn clauses over phases from domains that activation splits closed, and apply them to open ones (not
+              while recording). They save domains, but on most networks not as much time as they cost, see
+              `search.cuts`; so they are left out by default.
     assume_real  take a VNN-LIB 2.0 query's floating-point types for the reals; False: refuse such a file.
     """
 
@@ -29,4 +32,5 @@ class Options:
     dtype: str = "float32"
     threads: int | None = None
     record: bool = False
+    cuts: bool = False
     assume_real: bool = True

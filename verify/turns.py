@@ -132,6 +132,7 @@ class ActivationTurns:
             job.threads,
             BranchRecord() if job.options.record else None,
             job.problem.groups if setting.backend.dtype == "float32" else None,
+            cuts=job.options.cuts,
         )
 
     @property

@@ -16,6 +16,7 @@ from ..budget import TimeUp
 from .activation_root import Root, open_root
 from .activation_split import BranchOptions, BranchReport, mixture_of, search
 from .branching import ascent_of
+from .cuts import Cuts, make_phases
 from .doubled import exact_graph, in_double
 from .leaves import programme
 
@@ -45,7 +46,8 @@ class ActivationSearch:
     record: where to book what a proof needs (bounds are not renewed then). groups: the problem's own, in float64, where
     the search is in float32; what it cannot decide is then searched in float64 by `finer`, whose boxes belong to
     `finer_groups`. `closed` says that every clause is refuted everywhere; `lost` counts leaves that neither bounds nor
-    linear programming could decide.
+    linear programming could decide. cuts: learn clauses from closed domains (not while a proof is recorded); see
+    `Options.cuts`.
     """
 
     plan: Plan
@@ -56,6 +58,8 @@ class ActivationSearch:
     workers: int = 1
     record: BranchRecord | None = None
     groups: Sequence[Group] | None = None
+    cuts: bool = False
+    learnt: Cuts | None = None
     root: Root | None = None
     lost: int = 0
     leaves: list[Branches] = field(default_factory=list)
@@ -100,7 +104,10 @@ class ActivationSearch:
         if layout is None:
             return report
         if len(self.root.pool):
-            report = search(layout, self.rows, self.root.pool, self._options(layout), deadline, check)
+            if self.cuts and self.record is None and self.learnt is None:
+                self.learnt = Cuts(make_phases(layout))
+            options = self._options(layout)
+            report = search(layout, self.rows, self.root.pool, options, deadline, check, self.learnt)
             self.leaves += report.leaves
             report.leaves = []
             if self.record is not None:

@@ -20,8 +20,9 @@ from ..bounding.alpha import Mixture, gain_to_zero
 from ..bounding.mixtures import spread
 from ..budget import Deadline, TimeUp
 from ..loading.evaluate import output_vector
-from .branches import Branches, BranchPool, Layout, split
+from .branches import Branches, BranchPool, Layout, join, split
 from .branching import ascent_of, candidates, filtered, scores, split_points, still_open
+from .cuts import Conflicts, Cuts, Phases, shortened
 from .rounds import on_threads, pieces
 from .tightening import tighten
 
@@ -84,12 +85,19 @@ def search(
     options: BranchOptions,
     deadline: Deadline,
     check: Callable[[Array, Array], Any],
+    cuts: Cuts | None = None,
 ) -> BranchReport:
     """Search until the pool is empty, a witness is found, or the deadline passes.
 
+    With `cuts`, clauses are learnt from closed domains and applied to open ones; a record has no place for what they
+    close, so that a search that records must go without (ValueError).
+
     Domains lost to a fault are never dropped: what a round took goes back to the pool unless all of it was bounded.
     """
+    if cuts is not None and options.record:
+        raise ValueError("a search that records its closed domains cannot use cuts")
     report = BranchReport()
+    phases = None if cuts is None else cuts.phases
     executor = ThreadPoolExecutor(options.workers) if options.workers > 1 else None
     batch = options.batch
     try:
@@ -99,9 +107,11 @@ def search(
             taken = pool.pop(max(1, batch * options.workers // 2))
             try:
                 children = _children(layout, taken)
-                outcomes = on_threads(
-                    executor, partial(_step, layout, rows, options, deadline), pieces(children, options.workers, 4)
-                )
+                more = len(children) - len(taken)
+                if cuts is not None:
+                    children = cuts.propagate(children)
+                step = partial(_step, layout, rows, options, deadline, phases)
+                outcomes = on_threads(executor, step, pieces(children, options.workers, 4)) if len(children) else []
             except out_of_memory_errors():
                 pool.push(taken)
                 if batch == 1:
@@ -114,11 +124,14 @@ def search(
                 pool.push(taken)
                 return report
             report.visited += len(children)
-            report.splits += len(children) - len(taken)
+            report.splits += more
             for outcome in outcomes:
                 report.kernel_seconds += outcome.seconds
                 pool.push(outcome.open)
                 report.closed += outcome.closed
+                if cuts is not None:
+                    for conflicts in outcome.conflicts:
+                        cuts.learn(conflicts)
                 if len(outcome.leaves):
                     report.leaves.append(outcome.leaves)
             for outcome in outcomes:
@@ -145,7 +158,7 @@ def _children(layout: Layout, domains: Branches) -> Branches:
 @dataclass(frozen=True, eq=False)
 class _Outcome:
     """A bounded batch: domains to split further, domains in which nothing can be split, points that look unsafe, and
-    closed domains where they are wanted."""
+    closed domains and their conflicts where they are wanted."""
 
     open: Branches
     leaves: Branches
@@ -153,11 +166,15 @@ class _Outcome:
     groups: Array
     seconds: float
     closed: list[Branches]
+    conflicts: list[Conflicts]
 
 
 @np.errstate(all="ignore")
-def _step(layout: Layout, rows: Rows, options: BranchOptions, deadline: Deadline, domains: Branches) -> _Outcome:
-    """Bound a batch, close what can be closed, and choose the next splits of the rest."""
+def _step(
+    layout: Layout, rows: Rows, options: BranchOptions, deadline: Deadline, phases: Phases | None, domains: Branches
+) -> _Outcome:
+    """Bound a batch, close what can be closed (with conflicts in terms of the phases, if these are given), and choose
+    the next splits of the rest."""
     xp = array_namespace(domains.low)
     mixture = mixture_of(rows, domains.base, domains.clause)
     domains = replace(domains, mixture=spread(mixture, domains.mixture, SPREAD))
@@ -170,7 +187,7 @@ def _step(layout: Layout, rows: Rows, options: BranchOptions, deadline: Deadline
     def keep_open() -> None:
         nonlocal alive
         closed = ascent.best > 0
-        if options.record:
+        if options.record or phases is not None:
             done = xp.nonzero(closed)[0]
             part = layout.stored(domains.pick(alive[done]), ascent.best_of(done))
             closed_parts.append(replace(part, bound=ascent.best[done]))
@@ -189,9 +206,13 @@ def _step(layout: Layout, rows: Rows, options: BranchOptions, deadline: Deadline
         ascent.evaluate()
         best[alive] = ascent.best
     keep_open()
+    conflicts = [] if phases is None else _conflicts(layout, rows, phases, closed_parts, deadline)
+    if not options.record:
+        closed_parts.clear()
     if alive.shape[0] == 0:
         nothing = domains.pick(slice(0, 0))
-        return _Outcome(nothing, nothing, layout.base.lower[:0], domains.base[:0], ascent.seconds, closed_parts)
+        points, groups = layout.base.lower[:0], domains.base[:0]
+        return _Outcome(nothing, nothing, points, groups, ascent.seconds, closed_parts, conflicts)
     ascent.forward()
     survivors = layout.stored(domains.pick(alive), ascent.best_parameters)
     survivors = replace(survivors, bound=xp.maximum(survivors.bound, best[alive]))
@@ -218,7 +239,19 @@ def _step(layout: Layout, rows: Rows, options: BranchOptions, deadline: Deadline
         groups,
         seconds,
         closed_parts,
+        conflicts,
     )
+
+
+def _conflicts(
+    layout: Layout, rows: Rows, phases: Phases, closed: list[Branches], deadline: Deadline
+) -> list[Conflicts]:
+    """What the closed domains teach; nothing for those with splits that are no phases."""
+    domains = join(closed)
+    domains = domains.pick(array_namespace(domains.low).nonzero(phases.only(domains))[0])
+    if not len(domains):
+        return []
+    return [shortened(layout, domains, mixture_of(rows, domains.base, domains.clause), deadline)]
 
 
 def _tightened(
