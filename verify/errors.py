@@ -1,6 +1,14 @@
 """Errors a user can act on. The command line prints their message as one sentence and exits with code 2."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from ..specs.errors import BoundsmithError
+
+if TYPE_CHECKING:
+    from .bounding.backward import Relaxed
+    from .graph import Array
 
 __all__ = ["BoundsmithError", "LoadError", "UndefinedOnRegion", "UnsupportedError"]
 
@@ -14,5 +22,14 @@ class UnsupportedError(BoundsmithError):
 
 
 class UndefinedOnRegion(BoundsmithError):
-    """An operator has no finite value somewhere on the region it is bounded over (log of a negative, division by
-    zero)."""
+    """An operator has no value somewhere on the region it is bounded over (log of a negative, division by zero), or
+    may have none as far as the bounds of its input tell.
+
+    valid    bool ``[B, *shape]``, B boxes or 1: the operator's entries that surely have a value; None: not known.
+    partial  the relaxation of all nodes before the operator, where a relaxation was under way.
+    """
+
+    def __init__(self, message: str, valid: Array | None = None) -> None:
+        super().__init__(message)
+        self.valid = valid
+        self.partial: Relaxed | None = None

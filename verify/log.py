@@ -24,6 +24,7 @@ class Log:
     best_bound: float | None = None
     details: dict[str, Any] = field(default_factory=dict)
     record: Record | None = None
+    undefined: str | None = None
 
     def count(self, name: str, amount: int) -> None:
         """Add to a counter."""

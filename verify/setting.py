@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,7 @@ from .bounding.products import sharpened
 from .budget import Deadline, MemoryBudget
 from .rows import Rows, prepare_rows
 from .search.domains import Domains
+from .search.stairs import find_stairs
 
 if TYPE_CHECKING:
     from .attack.replay import Replay
@@ -26,21 +28,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """A problem prepared for one backend: its plan, its rows, and its boxes ``[G, n]``."""
+    """A problem prepared for one backend: its plan, its rows, its boxes ``[G, n]``, and which inputs vary in any."""
 
     backend: Backend
     plan: Plan
     rows: Rows
     lower: Array
     upper: Array
+    uncertain: np.ndarray
+
+    @cached_property
+    def stairs(self) -> dict[int, Array]:
+        """The inputs of which a few values stand for all."""
+        return find_stairs(self.plan.graph, self.lower, self.upper, self.uncertain)
 
     @classmethod
     def of(cls, problem: Problem, backend: Backend) -> Setting:
         lower, upper = (np.stack(ends) for ends in zip(*((g.lower, g.upper) for g in problem.groups), strict=True))
+        uncertain = np.flatnonzero((upper > lower).any(axis=0))
         host = Backend(backend.dtype)
         graph = backend.graph(sharpened(host.graph(problem.graph), *host.box(lower, upper), problem.groups))
         lower, upper = backend.box(lower, upper)
-        return cls(backend, make_plan(graph), prepare_rows(problem.groups, lower), lower, upper)
+        return cls(backend, make_plan(graph), prepare_rows(problem.groups, lower), lower, upper, uncertain)
 
     def root(self) -> Domains:
         """Every group's box as an open domain."""

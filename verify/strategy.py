@@ -2,7 +2,9 @@
 
 Cheap attempts of every kind come first, and each one's budget grows only while nothing has decided: a few sampled
 points, a few gradient steps, then the search, interrupted by longer attacks at growing intervals. `unsat` is answered
-only when the search closed every box and lost none; `sat` only for a witness that the reference runtime confirms.
+only when the search closed every box and lost none, which also shows that every operator of the network has a value on
+the whole region (no division by zero, no logarithm of a negative number); `sat` only for a witness that the reference
+runtime confirms.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from .problem import join
 from .result import Result, Verdict, Witness
 from .setting import Job, Setting
 from .turns import ActivationTurns, InputTurns
+from .whole import attack_on_stairs, closed_on_stairs
 
 if TYPE_CHECKING:
     import os
@@ -53,6 +56,9 @@ PROGRAMME_INPUTS = 128
 
 GROUPS_AT_MOST = 64
 """Boxes of a query up to which activations are split."""
+
+UNDEFINED_ATTACK_SECONDS = 0.5
+"""Time for a last attack where the network has no value somewhere on the region, so that `unsat` is out of reach."""
 
 
 def verify_files(
@@ -123,11 +129,13 @@ def _decide(
     try:
         verdict, witness = run.decide()
     except UndefinedOnRegion as error:
-        log.warnings.append(str(error))
+        log.undefined = str(error)
         verdict, witness = Verdict.UNKNOWN, None
     except out_of_memory_errors():
         log.warnings.append("memory ran out; try a smaller --memory, or a machine with more")
         verdict, witness = Verdict.UNKNOWN, None
+    if log.undefined is not None and verdict not in (Verdict.SAT, Verdict.UNSAT):
+        log.warnings.append(log.undefined)
     return log.result(verdict, witness, run.method or options.method, setting.backend)
 
 
@@ -148,7 +156,7 @@ class _Run:
         options, deadline = self.job.options, self.job.deadline
         if options.attack and options.method in ("auto", "attack"):
             used.append("attack")
-            witness = first_attacks(self.job)
+            witness = first_attacks(self.job) or attack_on_stairs(self.job)
             if witness is not None:
                 self.method = "attack"
                 return Verdict.SAT, witness
@@ -156,6 +164,9 @@ class _Run:
             self.method = "attack"
             witness = attack_for(self.job, deadline.remaining)
             return (Verdict.TIMEOUT, None) if witness is None else (Verdict.SAT, witness)
+        if options.method == "auto" and not options.record and closed_on_stairs(self.job):
+            self.method = "+".join([*used, "whole numbers"])
+            return Verdict.UNSAT, None
         if options.method == "milp":
             self.method = "milp"
             return self._milp(deadline)
@@ -187,7 +198,7 @@ class _Run:
 
         Every search is complete on its own: the first that closes everything, or meets a witness, decides.
         """
-        job, deadline = self.job, self.job.deadline
+        job, deadline, options = self.job, self.job.deadline, self.job.options
         inputs = InputTurns(job, one_pass=not searches) if searches != ["activation-split"] else None
         activations = ActivationTurns(job) if "activation-split" in searches else None
         turns = [turn for turn in (inputs, activations) if turn is not None]
@@ -206,6 +217,10 @@ class _Run:
                     return Verdict.UNSAT, None
             if deadline.passed:
                 return Verdict.TIMEOUT, None
+            if inputs is None and activations is not None and activations.search.undefined and options.method == "auto":
+                # Smaller boxes may show that the operator is defined.
+                inputs = InputTurns(job)
+                turns.append(inputs)
             if all(turn.finished for turn in turns):
                 break
             if self._small(activations) and job.log.seconds("split") > PROGRAMME_AFTER:
@@ -241,7 +256,8 @@ class _Run:
             if inputs.closed:
                 self.job.log.record = inputs.record if self.job.options.record else None
                 return Verdict.UNSAT, None
-        witness = attack_for(self.job, 0.25 * deadline.remaining) if attacking else None
+        longest = deadline.remaining if self.job.log.undefined is None else UNDEFINED_ATTACK_SECONDS
+        witness = attack_for(self.job, min(longest, 0.25 * deadline.remaining)) if attacking else None
         if witness is not None:
             return Verdict.SAT, witness
         return (Verdict.TIMEOUT if deadline.passed else Verdict.UNKNOWN), None

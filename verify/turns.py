@@ -70,28 +70,37 @@ class InputTurns:
         setting = self._job.setting
         if setting.backend.dtype == "float64" or not self._stuck or self._one_pass:
             return None
-        self._job.log.warnings.append(
-            f"{sum(len(part) for part in self._stuck)} boxes reached float32's resolution and were searched in float64"
-        )
+        if self._job.log.undefined is None:
+            count = sum(len(part) for part in self._stuck)
+            self._job.log.warnings.append(f"{count} boxes reached float32's resolution and were searched in float64")
+        self._job.log.undefined = None
         double = Setting.of(self._job.problem, Backend("float64", setting.backend.device))
         pool = Pool()
+        region = to_numpy(double.lower), to_numpy(double.upper)
         for part in self._stuck:
-            lower, upper = (double.backend.array(to_numpy(end).astype(np.float64)) for end in (part.lower, part.upper))
-            pool.push(Domains(lower, upper, part.group, part.active, double.backend.array(to_numpy(part.margin)), {}))
+            group = to_numpy(part.group)
+            # Rounded outward to float32, a box may reach past the region, to where the network has no value.
+            low = np.maximum(to_numpy(part.lower).astype(np.float64), region[0][group])
+            high = np.minimum(to_numpy(part.upper).astype(np.float64), region[1][group])
+            margin = double.backend.array(to_numpy(part.margin))
+            ends = double.backend.array(low), double.backend.array(high)
+            boxes = Domains(ends[0], ends[1], part.group, part.active, margin, {})
+            pool.push(boxes.pick(double.backend.array((low <= high).all(axis=1))))
         report = self._stretch(double, pool, self._job.deadline)
         self._stuck = [*pool.blocks, *report.stuck]
         witness: Witness | None = report.witness
         return witness
 
-    def _options(self) -> SplitOptions:
+    def _options(self, setting: Setting) -> SplitOptions:
         """Batches that keep a step's working set near the cache, in one worker a core."""
-        setting = self._job.setting
         batch = max(1, min(4096, 150_000 // max(1, setting.plan.target_size)))
         on_device = setting.backend.device is not None
         return SplitOptions(
             batch=16 * batch if on_device else batch,
             workers=1 if on_device else self._job.threads,
             record=self._job.options.record,
+            # The values that stand for a stair differ between dtypes, so boxes of float32 must not be cut to float64's.
+            stairs=setting.stairs if setting is self._job.setting and not self._job.options.record else {},
         )
 
     def _stretch(self, setting: Setting, pool: Pool, deadline: Deadline) -> SplitReport:
@@ -102,7 +111,7 @@ class InputTurns:
             setting.plan,
             setting.rows,
             pool,
-            self._options(),
+            self._options(setting),
             deadline,
             job.memory,
             job.check,
@@ -114,6 +123,7 @@ class InputTurns:
         job.log.booked(report.visited, report.splits, report.halvings)
         left = min([pool.margin, *(float(part.margin.min()) for part in report.stuck)])
         job.log.best_bound = left if np.isfinite(left) else None
+        job.log.undefined = report.undefined or job.log.undefined
         return report
 
 
@@ -170,6 +180,7 @@ class ActivationTurns:
         log.counters["linear programmes"] = search.programmes
         if report.exhausted:
             search.abandon()
+        log.undefined = search.undefined or log.undefined
         if np.isfinite(search.bound):
             log.best_bound = search.bound
         witness: Witness | None = report.witness

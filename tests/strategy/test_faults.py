@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 from boundsmith.specs.property import Box
 from boundsmith.verify import falsify
@@ -17,10 +18,10 @@ from boundsmith.verify.options import Options
 from boundsmith.verify.programs import leaf
 from boundsmith.verify.result import Verdict
 from boundsmith.verify.search import activation_search, activation_split, branching, input_split
-from onnx import helper
+from onnx import TensorProto, helper, numpy_helper
 
 from tests.faults import FAULTS, Faulty, method_of
-from tests.onnx_files import random_layers, save, save_dense
+from tests.onnx_files import forward, random_layers, save, save_dense
 from tests.queries import query_of
 
 METHODS = ("auto", "attack", "input-split", "activation-split", "milp", "bounds")
@@ -232,6 +233,38 @@ def test_an_operator_without_a_value_on_the_region(tmp_path, op, attack):
     beyond = verify(network, query_of(1, 1, [(Box(np.full(1, 0.5), np.ones(1)), [[1.0]], [-1e9])]), 10, options)
     assert beyond.verdict is Verdict.UNSAT
     assert not beyond.warnings
+
+
+@pytest.mark.parametrize("method", ["auto", "input-split", "activation-split", "bounds", "milp"])
+def test_no_method_hides_a_point_without_a_value(tmp_path, method):
+    """A logarithm after a ReLU layer, of numbers that may be negative: never `unsat`, though nothing can be sampled
+    below the threshold; and the node is named."""
+    layers = random_layers((2, 6, 1), 3)
+    file = save_dense(tmp_path / "net.onnx", layers)
+    model = onnx.load(file)
+    model.graph.node[-1].output[0] = "inner"
+    model.graph.node.append(helper.make_node("Log", ["inner"], ["Y"], name="the-log"))
+    onnx.save(model, file)
+    grid = np.stack(np.meshgrid(*[np.linspace(0, 1, 50)] * 2), -1).reshape(-1, 2)
+    inner = forward(layers, grid)[:, 0]
+    start = grid[inner.argmax()]
+    network = load(file, lower=start, upper=start)
+    result = verify(network, query_of(2, 1, [(UNIT, [[-1.0]], [-1e3])]), 10, Options(threads=1, method=method))
+    assert inner.min() < 0 < inner.max()
+    assert result.verdict is Verdict.UNKNOWN
+    assert any("Log" in warning for warning in result.warnings)
+
+
+def test_the_region_is_not_rounded_into_a_pole(tmp_path):
+    """``1 / (x - 0.1)`` from just above 0.1 on, by less than float32 resolves: the exact region has no pole."""
+    weights = [numpy_helper.from_array(np.array([-0.1]), "shift")]
+    nodes = [helper.make_node("Add", ["X", "shift"], ["d"]), helper.make_node("Reciprocal", ["d"], ["Y"])]
+    file = save(tmp_path / "net.onnx", nodes, [("X", (1,))], [("Y", (1,))], weights, TensorProto.DOUBLE)
+    network = load(file, lower=np.array([0.5]), upper=np.array([1.0]))
+    box = Box(np.array([0.1 + 1e-12]), np.ones(1))
+    assert answer(network, query_of(1, 1, [(box, [[1.0]], [-1.0])])) is Verdict.UNSAT
+    around = Box(np.array([0.05]), np.ones(1))
+    assert answer(network, query_of(1, 1, [(around, [[0.0]], [-1.0])]), attack=False) is Verdict.UNKNOWN
 
 
 def test_a_rule_that_raises_is_a_warning(monkeypatch, network):

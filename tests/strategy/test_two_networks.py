@@ -138,6 +138,27 @@ def test_products_of_variables(tmp_path, term, attack):
         assert decide(tmp_path, text, {"": layers}, attack=attack) is expected
 
 
+@pytest.mark.parametrize("attack", [True, False])
+def test_squares_of_sums_in_nested_conditions(tmp_path, attack):
+    """``(X0 + Y0 / 2)^2`` beside products of inputs as a precondition, around its least value on a dense grid."""
+    layers = random_layers((2, 4, 1), 7)
+    points = grid(2, 401)
+    y = forward(layers, points)[:, 0]
+    x0, x1 = points.T
+    square = (x0 + 0.5 * y) ** 2 + x1
+    allowed = (x0 * x1 >= 0.1) & ((y >= 0.2) | (x1 * x1 <= 0.25 * x0))
+    least = float(square[allowed].min())
+    head = """(vnnlib-version <2.0>)
+    (declare-network N (declare-input X float32 [1,2]) (declare-output Y float32 [1,1]))
+    (assert (and (>= X[0,0] -1) (<= X[0,0] 1)))(assert (and (>= X[0,1] -1) (<= X[0,1] 1)))
+    (assert (>= (* X[0,0] X[0,1]) 0.1))
+    (assert (or (>= Y[0,0] 0.2) (<= (* X[0,1] X[0,1]) (* 0.25 X[0,0]))))"""
+    sum_ = "(+ X[0,0] (* 0.5 Y[0,0]))"
+    for gap, expected in ((0.02, Verdict.SAT), (-0.05, Verdict.UNSAT)):
+        text = head + f"(assert (<= (+ (* {sum_} {sum_}) X[0,1]) {least + gap:.6f}))"
+        assert decide(tmp_path, text, {"": layers}, attack=attack) is expected
+
+
 def test_products_over_two_networks(tmp_path):
     """``X_f[0] * Y_g[0]`` and ``Y_f[0] * Y_g[1]`` in one conjunction."""
     f, g = random_layers((2, 4, 2), 1), random_layers((2, 4, 2), 2)

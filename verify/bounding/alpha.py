@@ -242,8 +242,11 @@ class Ascent:
         reach = radius + rounding(a) * (abs(centre) + radius)
         self._corner = a
         if lower.shape[0] == 1:
-            return a @ centre[0] - abs(a) @ reach[0] + constant
-        return xp.sum(a * centre, axis=1) - xp.sum(abs(a) * reach, axis=1) + constant
+            minimum = a @ centre[0] - abs(a) @ reach[0] + constant
+        else:
+            minimum = xp.sum(a * centre, axis=1) - xp.sum(abs(a) * reach, axis=1) + constant
+        # A sum that overflowed says nothing, even where it came out as plus infinity.
+        return xp.where(abs(minimum) < xp.inf, minimum, -xp.inf)
 
     def best_of(self, index: Array) -> Parameters:
         """The best parameters of the rows at `index` (integers, ascending)."""

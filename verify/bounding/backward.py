@@ -154,7 +154,9 @@ def _concretize(state: Relaxed, a: Array, constant: Array, magnitude: Array, ind
     else:
         value = (a @ centre[:, :, None])[:, :, 0] - (abs(a) @ reach[:, :, None])[:, :, 0]
     constant = constant - slack * magnitude
-    return LinearBound(a, constant, value + constant)
+    minimum = value + constant
+    # A sum that overflowed says nothing, even where it came out as plus infinity.
+    return LinearBound(a, constant, array_namespace(a).where(abs(minimum) < float("inf"), minimum, -float("inf")))
 
 
 def single(state: Relaxed, box: int) -> Relaxed:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..arrays import array_namespace
 from ..budget import NEVER, Deadline, MemoryBudget
+from ..errors import UndefinedOnRegion
 from ..kernels.relaxation import Step
 from ..ops import rule
 from .backward import LinearBound, Relaxed, backward
@@ -45,7 +46,7 @@ def relax(
 
     With `refine`, targets get backward bounds (CROWN); without, interval bounds only (CROWN-IBP). `inherited` are
     bounds ``[B, size]`` of targets known from before, by node index. Raises `TimeUp` when the deadline passes and
-    `UndefinedOnRegion`. Rows are shared among the threads of `workers`, if given.
+    `UndefinedOnRegion` with its `partial` relaxation. Rows are shared among the threads of `workers`, if given.
     """
     nodes = plan.graph.nodes
     shape = nodes[plan.input].shape
@@ -58,7 +59,11 @@ def relax(
             continue
         operator = rule(node.op)
         inputs = [state.intervals[source] for source in node.inputs]
-        state.intervals.append(node_interval(node, operator, inputs))
+        try:
+            state.intervals.append(node_interval(node, operator, inputs))
+        except UndefinedOnRegion as error:
+            error.partial = state
+            raise
         if index in plan.targets:
             if inherited is not None and index in inherited:
                 known = tuple(end.reshape(-1, *node.shape) for end in inherited[index])

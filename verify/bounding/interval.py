@@ -15,15 +15,22 @@ import numpy as np
 
 from ..arrays import array_namespace
 from ..ops import rule
+from ..ops.arrays import defined
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..graph import Array, Graph, Node
-    from ..ops.rule import Interval, OpRule
+    from ..ops.rule import Interval, LinearRule, OpRule
 
 ROUNDING_STEPS = 16
 """Unit roundoffs by which a computed sum of products may be off, relative to the sum of the products' magnitudes."""
+
+WHOLE_AT_MOST = 64
+"""Entries of a node up to which sums of whole numbers are recognised as exact: arithmetic on indices is about a few."""
+
+WHOLE_BELOW = 2.0**22
+"""Whole numbers of this size add up exactly in float32 and float64."""
 
 MOVES = frozenset({"Input", "Constant", "Reshape", "Transpose", "Take", "Concat"})
 """Operators that only move entries around: exact in floating point."""
@@ -43,10 +50,21 @@ def _all_finite(arrays: Sequence[Array]) -> bool:
 
 
 def node_interval(node: Node, operator: OpRule, intervals: Sequence[Interval]) -> Interval:
-    """Bounds ``[B, *shape]`` of one node's value from bounds of its inputs."""
-    if operator.linear is None or node.op in MOVES or not _all_finite([end for pair in intervals for end in pair]):
+    """Bounds ``[B, *shape]`` of one node's value from bounds of its inputs: perhaps infinite, never NaN.
+
+    Raises `UndefinedOnRegion`.
+    """
+    if node.op in MOVES:
         return operator.interval(node, intervals)
-    linear = operator.linear
+    if operator.linear is None or not _all_finite([end for pair in intervals for end in pair]):
+        bounds = operator.interval(node, intervals)
+    else:
+        bounds = _affine(node, operator.linear, intervals)
+    return defined(*bounds)
+
+
+def _affine(node: Node, linear: LinearRule, intervals: Sequence[Interval]) -> Interval:
+    """``M c + b -+ |M| r`` with its rounding allowance."""
     slack = rounding(intervals[0][0])
     centres = [0.5 * (lower + upper) for lower, upper in intervals]
     radii = [
@@ -55,7 +73,33 @@ def node_interval(node: Node, operator: OpRule, intervals: Sequence[Interval]) -
     ]
     centre = linear.apply(node, centres)
     radius = linear.magnitude(node, radii) + slack * abs(centre)
-    return centre - radius, centre + radius
+    lower, upper = centre - radius, centre + radius
+    if node.size <= WHOLE_AT_MOST and node.op in ("Add", "Scale"):
+        lower, upper = _exact_where_whole(node, linear, intervals, (lower, upper))
+    if _sums_what_is_not_negative(node, intervals):
+        # Beside wide terms the allowance hides that the sum is positive, which a root or logarithm must know.
+        least = linear.apply(node, [low for low, _ in intervals])
+        lower = array_namespace(lower).maximum(lower, (1.0 - slack) * least)
+    return lower, upper
+
+
+def _exact_where_whole(node: Node, linear: LinearRule, intervals: Sequence[Interval], bounds: Interval) -> Interval:
+    """The bounds without an allowance in entries computed from known, not too large whole numbers."""
+    xp = array_namespace(bounds[0])
+    if not all(bool((value == xp.floor(value)).all()) for value in node.params.values()):
+        return bounds
+    values = [lower for lower, _ in intervals]
+    exact = linear.apply(node, values)
+    whole = linear.magnitude(node, [abs(value) for value in values]) + abs(exact) < WHOLE_BELOW
+    for lower, upper in intervals:
+        whole = whole & (lower == upper) & (lower == xp.floor(lower))
+    return xp.where(whole, exact, bounds[0]), xp.where(whole, exact, bounds[1])
+
+
+def _sums_what_is_not_negative(node: Node, intervals: Sequence[Interval]) -> bool:
+    if node.op != "Sum" and not (node.op == "Add" and all(sign > 0 for sign in node.attributes["signs"])):
+        return False
+    return all(bool((low >= 0).all()) for low, _ in intervals)
 
 
 def intersect(first: Interval, second: Interval) -> Interval:

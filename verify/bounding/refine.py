@@ -102,6 +102,8 @@ def refine(
             bound(best, np.stack([active, undecided], axis=1))
     else:
         bound(best, xp.stack([mask, mask], axis=1))
+    # A sum that overflowed says nothing, even where it came out as plus infinity.
+    best = xp.where(abs(best) < xp.inf, best, -xp.inf)
     low, high = xp.maximum(low, best[:, 0]), xp.minimum(high, -best[:, 1])
     low, high = xp.minimum(low, high), xp.maximum(low, high)
     state.intervals[target.index] = (low.reshape(batch, *node.shape), high.reshape(batch, *node.shape))

@@ -61,11 +61,16 @@ def surely_finite(*arrays: Array) -> bool:
 
 @quiet
 def defined(lower: Array, upper: Array) -> tuple[Array, Array]:
-    """The interval with NaN ends (``inf - inf``, ``0 * inf``) replaced by infinite ones, which are always sound."""
+    """The interval with NaN ends (``inf - inf``, ``0 * inf``) replaced by infinite ones, which are always sound, and
+    an end that overflowed past the values by the largest number."""
     if surely_finite(lower, upper):
         return lower, upper
     xp = array_namespace(lower)
-    return xp.where(xp.isnan(lower), -math.inf, lower), xp.where(xp.isnan(upper), math.inf, upper)
+    largest = float(xp.finfo(lower.dtype).max)
+    return (
+        xp.where(xp.isnan(lower), -math.inf, xp.where(lower > largest, largest, lower)),
+        xp.where(xp.isnan(upper), math.inf, xp.where(upper < -largest, -largest, upper)),
+    )
 
 
 @quiet

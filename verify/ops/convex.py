@@ -51,7 +51,7 @@ def require(node: Node, valid: Array, why: str) -> None:
     """Raise `UndefinedOnRegion` unless all entries hold."""
     if not bool(array_namespace(valid).all(valid)):
         raise UndefinedOnRegion(
-            f"{node.op} node {node.name!r} is undefined on part of the region: {why}; use a smaller region"
+            f"{node.op} node {node.name!r} is undefined on part of the region: {why}; use a smaller region", valid
         )
 
 
@@ -97,14 +97,18 @@ def _log(node: Node, xs: Sequence[Array]) -> Array:
     return array_namespace(xs[0]).log(xs[0])
 
 
+def _log_defined(node: Node, lower: Array) -> None:
+    require(node, lower > 0, "its input may be zero or negative")
+
+
 def _log_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
     lower, upper = intervals[0]
-    require(node, lower >= 0, "its input may be negative")
+    _log_defined(node, lower)
     return _log(node, [lower]), _log(node, [upper])
 
 
 def _log_lines(xp: Any, node: Node, lower: Array, upper: Array, slope: Array | None) -> Lines2:
-    require(node, lower >= 0, "its input may be negative")
+    _log_defined(node, lower)
     touch = xp.maximum(point_in(lower, upper, slope), 1e-3 * upper)
     return concave_lines(xp, lambda xp, x: xp.log(x), lambda xp, x: 1.0 / x, lower, upper, touch)
 
@@ -270,8 +274,7 @@ def _negative_power_lines(
     negative = upper < 0
     left, right = xp.where(negative, -upper, lower), xp.where(negative, -lower, upper)
     below, above = convex_lines(xp, f, derivative, left, right, abs(touch))
-    sign = xp.where(negative, -1.0, 1.0)
-    below, above = (below[0] * sign, below[1]), (above[0] * sign, above[1])
+    below, above = ((xp.where(negative, -slope, slope), intercept) for slope, intercept in (below, above))
     if exponent % 2 == 0:
         return below, above
     # An odd power of a negative number is negative: the lines change places.

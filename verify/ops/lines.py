@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..arrays import array_namespace
 from ..graph import Array, Node
-from .arrays import quiet, smallest, surely_finite, unit_roundoff
+from .arrays import defined, quiet, smallest, surely_finite, unit_roundoff
 from .rule import Interval, Lines, Relax
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def unary_relaxation(build: BuildLines, interval: Callable[[Node, Sequence[Inter
             finite = None
         below, above = build(xp, node, lower, upper, slope)
         if finite is not None or not surely_finite(*below, *above):
-            low, high = interval(node, intervals)
+            low, high = defined(*interval(node, intervals))
             below, above = _settled(xp, finite, below, low), _settled(xp, finite, above, high)
         return Lines((below[0],), below[1], (above[0],), above[1])
 

@@ -9,10 +9,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ..arrays import array_namespace
-from ..errors import UndefinedOnRegion
 from ..graph import Array, Node
-from .arrays import four_corners, quiet, same_batch, smallest, surely_finite, unit_roundoff
-from .convex import reciprocal_lines
+from .arrays import defined, four_corners, quiet, same_batch, smallest, surely_finite, unit_roundoff
+from .convex import reciprocal_lines, require
 from .rule import Interval, Lines, OpRule
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ def _mixed_planes(first: Plane, second: Plane, weight: Array | None) -> Plane:
 def _settled_lines(xp: Any, below: Plane, above: Plane, bounds: Interval) -> Lines:
     """The planes where all their coefficients are finite, elsewhere the constant bounds; one batch size throughout."""
     settled = []
-    for plane, bound in zip((below, above), bounds, strict=True):
+    for plane, bound in zip((below, above), defined(*bounds), strict=True):
         slopes, intercept, bound = _common(plane, bound)
         if not surely_finite(*slopes, intercept):
             finite = xp.isfinite(intercept)
@@ -122,19 +121,11 @@ def _div(node: Node, xs: Sequence[Array]) -> Array:
     return xs[0] / xs[1]
 
 
-def _require_sign(node: Node, divisor: Interval) -> None:
-    xp = array_namespace(*divisor)
-    if not bool(xp.all((divisor[0] > 0) | (divisor[1] < 0))):
-        raise UndefinedOnRegion(
-            f"Div node {node.name!r} is undefined on part of the region: its divisor may be zero; use a smaller region"
-        )
-
-
 @quiet
 def _div_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
     """The four corner quotients; where an end of the divisor is infinite the quotient tends to 0."""
     a, b = intervals
-    _require_sign(node, b)
+    require(node, (b[0] > 0) | (b[1] < 0), "its divisor may be zero")
     xp = array_namespace(*a, *b)
     corners = []
     for numerator in a:

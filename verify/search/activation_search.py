@@ -13,8 +13,10 @@ import numpy as np
 
 from ..arrays import Backend, out_of_memory_errors, to_numpy
 from ..budget import TimeUp
+from ..errors import UndefinedOnRegion
 from .activation_root import Root, open_root
 from .activation_split import BranchOptions, BranchReport, mixture_of, search
+from .branches import BranchPool
 from .branching import ascent_of
 from .cuts import Cuts, make_phases
 from .doubled import exact_graph, in_double
@@ -47,7 +49,7 @@ class ActivationSearch:
     the search is in float32; what it cannot decide is then searched in float64 by `finer`, whose boxes belong to
     `finer_groups`. `closed` says that every clause is refuted everywhere; `lost` counts leaves that neither bounds nor
     linear programming could decide. cuts: learn clauses from closed domains (not while a proof is recorded); see
-    `Options.cuts`.
+    `Options.cuts`. `undefined` names an operator that may have no value on a box: nothing can be done then.
     """
 
     plan: Plan
@@ -64,6 +66,7 @@ class ActivationSearch:
     lost: int = 0
     leaves: list[Branches] = field(default_factory=list)
     programmes: int = 0
+    undefined: str | None = None
     close_calls: list[Branches] = field(default_factory=list)
     exact: Graph | None = None
     finer: ActivationSearch | None = None
@@ -100,6 +103,9 @@ class ActivationSearch:
                 )
             except TimeUp:
                 return report
+            except UndefinedOnRegion as error:
+                self.undefined, self.lost = str(error), 1
+                self.root = Root(None, BranchPool(), float("-inf"))
         layout = self.root.layout
         if layout is None:
             return report

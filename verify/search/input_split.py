@@ -8,7 +8,7 @@ on it; the problem is `unsat` when no box is left.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,11 +19,14 @@ import numpy as np
 from ..arrays import array_namespace, options_like, out_of_memory_errors
 from ..bounding.crown import LinearBound, Relaxed, relax, row_bounds
 from ..budget import Deadline, MemoryBudget, TimeUp
-from ..graph import Array
+from ..errors import UndefinedOnRegion
+from ..graph import Array, Graph
 from ..loading.evaluate import output_vector
 from .clipping import clip
 from .domains import Domains, Pool, concatenate
 from .rounds import on_threads, pieces
+from .stairs import part, snap
+from .undefined import split_advice, undefined_boxes
 
 if TYPE_CHECKING:
     from ..bounding.plan import Plan
@@ -45,19 +48,22 @@ ACAS Xu alike, 0 loops)."""
 
 @dataclass(frozen=True)
 class SplitOptions:
-    """batch: boxes a round and worker; workers: threads; refine: CROWN intermediate bounds (else interval ones
-    only); record: tell which clauses were refuted on which boxes (boxes are halved only then, never cut)."""
+    """batch: boxes a round and worker; workers: threads; refine: CROWN intermediate bounds (else interval ones only);
+    record: tell which clauses were refuted on which boxes (boxes are halved only then, never cut); stairs: inputs of
+    which a few values stand for all (`stairs.find_stairs`; none with `record`)."""
 
     batch: int = 256
     workers: int = 1
     refine: bool = True
     record: bool = False
+    stairs: Mapping[int, Array] = field(default_factory=dict)
 
 
 @dataclass
 class SplitReport:
     """What a search did. `closed` says that no domain is left and none was lost; `stuck` are boxes too small to split
-    in this dtype; `exhausted` says that nothing more can be done with what is left (one pass only, or memory);
+    in this dtype, or with a point where the network has no value; `exhausted` says that nothing more can be done with
+    what is left (one pass only, or memory); `undefined` names an operator that may have no value on a stuck box;
     `refuted` tells, where that is wanted, boxes ``lower, upper [N, n]``, group and clause ``[N]``."""
 
     closed: bool = False
@@ -65,6 +71,7 @@ class SplitReport:
     visited: int = 0
     splits: int = 0
     halvings: int = 0
+    undefined: str | None = None
     stuck: list[Domains] = field(default_factory=list)
     refuted: list[tuple[Array, Array, Array, Array]] = field(default_factory=list)
     witness: Any = None
@@ -97,7 +104,8 @@ def search(
             taken = pool.pop(batch * options.workers)
             parts = pieces(taken, options.workers, 16)
             try:
-                outcomes = on_threads(executor, partial(_step, plan, rows, options, deadline, memory), parts)
+                work = partial(_step, plan, rows, options, deadline, memory)
+                outcomes = [outcome for outcomes in on_threads(executor, work, parts) for outcome in outcomes]
             except out_of_memory_errors():
                 pool.push(taken)
                 if batch == 1:
@@ -140,6 +148,7 @@ def _collect(report: SplitReport, pool: Pool, outcomes: Sequence[_Outcome], chec
         pool.push(outcome.children)
         if len(outcome.stuck):
             report.stuck.append(outcome.stuck)
+            report.undefined = outcome.undefined or report.undefined
     for outcome in outcomes:
         if outcome.points.shape[0]:
             report.witness = check(outcome.points, outcome.groups)
@@ -151,31 +160,71 @@ def _collect(report: SplitReport, pool: Pool, outcomes: Sequence[_Outcome], chec
 @dataclass(frozen=True, eq=False)
 class _Outcome:
     """A bounded batch: its open children, boxes that cannot be split, points that look unsafe with their groups, and
-    (where it is wanted) what was refuted."""
+    (where it is wanted) what was refuted.
+
+    undefined   why boxes are among the stuck ones, where it is because an operator may have no value there.
+    """
 
     children: Domains
     stuck: Domains
     points: Array
     groups: Array
     refuted: tuple[Array, Array, Array, Array] | None
+    undefined: str | None = None
 
 
 @np.errstate(all="ignore")
 def _step(
     plan: Plan, rows: Rows, options: SplitOptions, deadline: Deadline, memory: MemoryBudget, domains: Domains
-) -> _Outcome:
-    """Bound, close, clip, probe and split one batch."""
-    xp = array_namespace(domains.lower)
+) -> list[_Outcome]:
+    """Bound, close, clip, probe and split one batch; boxes on which an operator may be undefined apart from the
+    others."""
     deadline.check()
-    state = relax(
-        plan,
-        domains.lower,
-        domains.upper,
-        refine=options.refine,
-        inherited=domains.inherited,
-        deadline=deadline,
-        memory=memory,
-    )
+    try:
+        state = relax(
+            plan,
+            domains.lower,
+            domains.upper,
+            refine=options.refine,
+            inherited=domains.inherited,
+            deadline=deadline,
+            memory=memory,
+        )
+    except UndefinedOnRegion as error:
+        xp = array_namespace(domains.lower)
+        undefined = undefined_boxes(error, domains.group)
+        outcomes = [_opened(plan, options, domains, xp.nonzero(undefined)[0], error)]
+        defined = xp.nonzero(~undefined)[0]
+        if defined.shape[0]:
+            outcomes += _step(plan, rows, options, deadline, memory, domains.pick(defined))
+        return outcomes
+    return [_bounded(plan, rows, options, deadline, memory, domains, state)]
+
+
+def _opened(plan: Plan, options: SplitOptions, domains: Domains, index: Array, error: UndefinedOnRegion) -> _Outcome:
+    """Split the boxes at `index`, on which an operator may have no value: nothing is known of their rows."""
+    xp = array_namespace(domains.lower)
+    left = domains.pick(index)
+    left = replace(left, margin=xp.full_like(left.margin, -xp.inf))
+    if error.partial is not None:
+        left = replace(left, inherited=_targets(plan, error.partial, index))
+    scores, hopeless = split_advice(error, index, left.lower, left.upper)
+    children, stuck = _split(left.pick(~hopeless), scores[~hopeless], options.stairs)
+    stuck = concatenate([left.pick(hopeless), stuck])
+    return _Outcome(children, stuck, left.lower[:0], left.group[:0], None, str(error))
+
+
+def _bounded(
+    plan: Plan,
+    rows: Rows,
+    options: SplitOptions,
+    deadline: Deadline,
+    memory: MemoryBudget,
+    domains: Domains,
+    state: Relaxed,
+) -> _Outcome:
+    """Close, clip, probe and split a batch with its relaxation."""
+    xp = array_namespace(domains.lower)
     own = rows.of(domains.group)
     bound = row_bounds(state, own.rows, own.offsets, memory=memory, deadline=deadline)
     # NaN compares false, so that it refutes nothing.
@@ -204,9 +253,15 @@ def _step(
     points, groups = _probe(plan, rows, left, kept)
     if not options.record:
         left, kept, own = _clipped(left, kept, own)
+    if options.stairs and len(left):
+        low, high = snap(options.stairs, left.lower, left.upper)
+        index = xp.nonzero(xp.all(low <= high, axis=1))[0]
+        left = replace(left, lower=low, upper=high).pick(index)
+        kept = LinearBound(kept.coefficients[index], kept.constant[index], kept.lower[index])
+        own = own.of(index)
     if not len(left):
         return _Outcome(left, left, points, groups, refuted)
-    children, stuck = _split(left, _scores(left, kept, own))
+    children, stuck = _split(left, _scores(left, kept, own), options.stairs)
     return _Outcome(children, stuck, points, groups, refuted)
 
 
@@ -217,6 +272,12 @@ def _targets(plan: Plan, state: Relaxed, index: Array) -> dict[int, Interval]:
     xp = array_namespace(index)
     kept = {}
     for key in plan.targets:
+        if key >= len(state.intervals):
+            unknown = xp.full(
+                (index.shape[0], plan.graph.nodes[key].size), xp.inf, dtype=state.lower.dtype, **options_like(index)
+            )
+            kept[key] = (-unknown, unknown)
+            continue
         low, high = state.intervals[key]
         if low.shape[0] == state.lower.shape[0]:
             low, high = (end.reshape(end.shape[0], -1)[index] for end in (low, high))
@@ -234,12 +295,18 @@ def _probe(plan: Plan, rows: Rows, domains: Domains, bound: LinearBound) -> tupl
     direction = bound.coefficients[xp.arange(weakest.shape[0], **options_like(weakest)), weakest]
     corner = xp.where(direction > 0, domains.lower, domains.upper)
     points = xp.concat([centre, corner], axis=0)
-    values = output_vector(plan.graph, points)
     both = xp.concat([domains.group, domains.group], axis=0)
-    own = rows.of(both)
-    margins = (own.rows @ values[:, :, None])[:, :, 0] - own.offsets
-    unsafe = xp.any((own.strongest(margins) <= 0) & own.clauses, axis=1)
+    unsafe = looks_unsafe(plan.graph, rows, points, both)
     return points[unsafe], both[unsafe]
+
+
+def looks_unsafe(graph: Graph, rows: Rows, points: Array, groups: Array) -> Array:
+    """Which points ``[P, n]`` of the boxes of these groups ``[P]`` are unsafe as far as this dtype can tell, bool
+    ``[P]``."""
+    values = output_vector(graph, points)
+    own = rows.of(groups)
+    margins = (own.rows @ values[:, :, None])[:, :, 0] - own.offsets
+    return array_namespace(points).any((own.strongest(margins) <= 0) & own.clauses, axis=1)
 
 
 def _clipped(domains: Domains, bound: LinearBound, own: Rows) -> tuple[Domains, LinearBound, Rows]:
@@ -280,7 +347,7 @@ def _scores(domains: Domains, bound: LinearBound, own: Rows) -> Array:
     return xp.sum(chosen, axis=1) * width + 1e-12 * width
 
 
-def _split(domains: Domains, scores: Array) -> tuple[Domains, Domains]:
+def _split(domains: Domains, scores: Array, stairs: Mapping[int, Array]) -> tuple[Domains, Domains]:
     """Halve every box along its best input; also the boxes that have no representable midpoint left.
 
     One input at a time, even while there are few boxes: splitting two or three at once fills a batch sooner but ends
@@ -297,6 +364,5 @@ def _split(domains: Domains, scores: Array) -> tuple[Domains, Domains]:
     boxes = xp.arange(axis.shape[0], **options_like(axis))
     point = middle[boxes, axis]
     left_upper, right_lower = parents.upper + 0, parents.lower + 0
-    left_upper[boxes, axis] = point
-    right_lower[boxes, axis] = point
+    left_upper[boxes, axis], right_lower[boxes, axis] = part(stairs, axis, point)
     return concatenate([replace(parents, upper=left_upper), replace(parents, lower=right_lower)]), stuck
