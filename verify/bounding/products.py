@@ -39,6 +39,10 @@ LARGEST_PRODUCT = 64
 MOST_PRODUCTS = 12
 """Products up to which other forms are tried: each trial bounds the rows once."""
 
+LARGEST_NODE = 4096
+"""Entries of the largest node of graphs in which other forms are tried: the trials have no deadline (more than 30 s in
+cctsdb_yolo, with 24,576)."""
+
 MOST_ROWS = 64
 """Rows of a query up to which other forms are tried."""
 
@@ -65,6 +69,8 @@ def sharpened(graph: Graph, lower: np.ndarray, upper: np.ndarray, groups: Sequen
     lower, upper are the groups' boxes ``[G, n]``; they and the graph's parameters are numpy arrays of one dtype, and
     the graph has one flat input and one flat output.
     """
+    if max(node.size for node in graph.nodes) > LARGEST_NODE:
+        return graph
     found = _candidates(graph)
     if not found or len(found) > MOST_PRODUCTS or sum(node.size for node in graph.nodes) > LARGEST_GRAPH:
         return graph
