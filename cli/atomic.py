@@ -1,35 +1,18 @@
-"""Writing files so that a reader sees the old content or the new one, never half of it."""
+"""Writing text and JSON so that a reader sees the old content or the new one, never half of it."""
 
 from __future__ import annotations
 
 import io
 import json
-import os
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ..verify.atomic import write_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Replace `path` by `content` in one step: temporary file beside it, flush to disk, rename.
-
-    Raises OSError where the folder cannot be written.
-    """
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+__all__ = ["write_arrays", "write_bytes", "write_json", "write_text"]
 
 
 def write_text(path: Path, content: str) -> None:
@@ -49,10 +32,3 @@ def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     write_bytes(path, buffer.getvalue())
-
-
-def _umask() -> int:
-    """The process's file mode mask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
