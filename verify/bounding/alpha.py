@@ -38,12 +38,12 @@ from .parameters import (
     squared_unit,
     starting,
 )
-from .relaxed import Chosen, carry, change_of, cost_of, follow
+from .relaxed import Chosen, Observed, carry, change_of, cost_of, follow
 from .scaled import gain_to_zero
 from .updates import add_at, put, row_squares
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from ..graph import Array
     from .families import Family
@@ -328,18 +328,24 @@ class Ascent:
         return values
 
     @np.errstate(all="ignore")
-    def costs(self) -> dict[int, Array]:
-        """What each elementwise relaxation costs the bound ``[R, n]``, by node: the coefficient's size times the
-        distance of relaxed and true value, at the average of the minimisers met, and for a ReLU a share of its
-        intercept (what BaBSR scores: Bunel et al. 2020), which is its cost where the two lines are farthest apart."""
+    def costs(self, positions: Iterable[int] | None = None) -> dict[int, Array]:
+        """What each elementwise relaxation (or those given) costs the bound ``[R, n]``, by node: the coefficient's size
+        times the distance of relaxed and true value, at the average of the minimisers met, and for a ReLU a share of
+        its intercept (what BaBSR scores: Bunel et al. 2020), which is its cost where the two lines are
+        farthest apart."""
         nodes = self.base.plan.graph.nodes
         averages = required(self._averages, "averages")
         found: dict[int, Array] = {}
-        for position, chosen in self._chosen.items():
-            node = nodes[position]
+        for position in self._chosen if positions is None else positions:
             inputs, output = averages.of(position)
-            found[position] = cost_of(node, self.families[position], chosen.coefficients, inputs, output)
+            a = self._chosen[position].coefficients
+            found[position] = cost_of(nodes[position], self.families[position], a, inputs, output)
         return found
+
+    def observed(self) -> dict[int, Observed]:
+        """Every elementwise relaxation in the last evaluation, by node."""
+        averages = required(self._averages, "averages")
+        return {position: Observed(chosen, *averages.of(position)) for position, chosen in self._chosen.items()}
 
     @np.errstate(all="ignore")
     def improve(self, gain: Array, momentum: float = 0.0, values: Mapping[int, Array] | None = None) -> None:

@@ -31,6 +31,15 @@ class Chosen(NamedTuple):
         return Chosen(self.coefficients[index], self.lower.rows(index), self.upper.rows(index))
 
 
+class Observed(NamedTuple):
+    """A relaxed node with what the minimisers met take, on average, at its inputs and as its value along its lines
+    (``[R, n]`` each)."""
+
+    chosen: Chosen
+    inputs: list[Array]
+    output: Array
+
+
 def carry(family: Family, chosen: Chosen) -> tuple[tuple[Array, ...], Array | None]:
     """Coefficients ``[R, n]`` of a node carried to its inputs through the chosen lines, and the constant ``[R]`` that
     this adds to the bound (None for zero)."""

@@ -54,9 +54,10 @@ def open_root(
     memory: MemoryBudget,
     workers: Workers | None = None,
     record: BranchRecord | None = None,
+    points: str = "table",
 ) -> Root:
-    """Bound every clause on every box ``[G, n]`` and prepare the search of those left open. Raises `TimeUp` and
-    `UndefinedOnRegion`.
+    """Bound every clause on every box ``[G, n]`` and prepare the search of those left open; `points` as for
+    `make_layout`. Raises `TimeUp` and `UndefinedOnRegion`.
 
     With a record, every clause takes part from the start and no neuron is left out, so that all is about one root.
     """
@@ -92,7 +93,7 @@ def open_root(
             best = xp.maximum(best, before[xp.searchsorted(pairs, group * rows.clauses.shape[1] + clause)])
     if group.shape[0] == 0:
         return Root(None, pool, 0.0)
-    layout = replace(make_layout(base), origin=_without_linear(first))
+    layout = replace(make_layout(base, points), origin=_without_linear(first))
     domains = layout.root(group, clause, parameters.mixture, start_weights(layout, parameters))
     pool.push(replace(domains, bound=best))
     return Root(layout, pool, float(best.min()))

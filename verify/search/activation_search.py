@@ -21,6 +21,7 @@ from .branching import ascent_of
 from .cuts import Cuts, make_phases
 from .doubled import exact_graph, in_double
 from .leaves import programme
+from .tightening import CURVED_AT_MOST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,6 +41,10 @@ networks with few of them can afford (MNIST 256x6: 200 domains instead of over 2
 TIGHTEN_EVERY = 2
 """Splits after which a domain's bounds are renewed."""
 
+TIGHTEN_CURVED_EVERY = 6
+"""The same in networks with many entries that no number of splits decides (MNIST 4x100, sine: more of the search is
+closed in the same time than with 2, and than without)."""
+
 
 @dataclass
 class ActivationSearch:
@@ -49,7 +54,8 @@ class ActivationSearch:
     the search is in float32; what it cannot decide is then searched in float64 by `finer`, whose boxes belong to
     `finer_groups`. `closed` says that every clause is refuted everywhere; `lost` counts leaves that neither bounds nor
     linear programming could decide. cuts: learn clauses from closed domains (not while a proof is recorded); see
-    `Options.cuts`. `undefined` names an operator that may have no value on a box: nothing can be done then.
+    `Options.cuts`. `undefined` names an operator that may have no value on a box: nothing can be done then. points and
+    score: where and by what entries are split, see `make_layout` and `branching.scores`.
     """
 
     plan: Plan
@@ -62,6 +68,8 @@ class ActivationSearch:
     groups: Sequence[Group] | None = None
     cuts: bool = False
     learnt: Cuts | None = None
+    points: str = "table"
+    score: str = "bbps"
     root: Root | None = None
     lost: int = 0
     leaves: list[Branches] = field(default_factory=list)
@@ -99,7 +107,14 @@ class ActivationSearch:
         if self.root is None:
             try:
                 self.root = open_root(
-                    self.plan, self.rows, self.lower, self.upper, deadline, self.memory, record=self.record
+                    self.plan,
+                    self.rows,
+                    self.lower,
+                    self.upper,
+                    deadline,
+                    self.memory,
+                    record=self.record,
+                    points=self.points,
                 )
             except TimeUp:
                 return report
@@ -183,14 +198,17 @@ class ActivationSearch:
         per_row = 16 * size * self.lower.dtype.itemsize
         on_device = not isinstance(self.lower, np.ndarray)
         batch = self.memory.rows(per_row, 8192 if on_device else max(16, min(256, 1_000_000 // size)))
+        kinked = sum(block.stop - block.start for block in layout.slots if block.kinks is not None)
+        every = TIGHTEN_CURVED_EVERY if layout.width - kinked > CURVED_AT_MOST else TIGHTEN_EVERY
         # Renewed bounds would have to be recorded, too.
-        few = layout.width <= TIGHTEN_AT_MOST and self.record is None
+        few = kinked <= TIGHTEN_AT_MOST and self.record is None
         return BranchOptions(
             batch=batch,
             workers=1 if on_device else self.workers,
-            iterations=10 if layout.width <= TIGHTEN_AT_MOST else 3,
-            tighten=TIGHTEN_EVERY if few else 0,
+            iterations=10 if kinked <= TIGHTEN_AT_MOST else 3,
+            tighten=every if few else 0,
             rows=self.memory.rows(per_row, 1024),
+            score=self.score,
             record=self.record is not None,
         )
 

@@ -21,10 +21,11 @@ from ..bounding.mixtures import spread
 from ..budget import Deadline, TimeUp
 from ..loading.evaluate import output_vector
 from .branches import Branches, BranchPool, Layout, join, split
-from .branching import ascent_of, candidates, filtered, scores, split_points, still_open
+from .branching import ascent_of, candidates, scores, split_points, still_open
 from .cuts import Conflicts, Cuts, Phases, shortened
 from .rounds import on_threads, pieces
 from .tightening import tighten
+from .trials import filtered, fixed
 
 SPREAD = 0.5
 """Share of a clause's weight that every domain starts with spread over all rows. Steps on the weights multiply, so that
@@ -51,6 +52,7 @@ class BranchOptions:
     tighten: int = 0
     rows: int = 1024
     record: bool = False
+    score: str = "bbps"
 
 
 @dataclass
@@ -218,17 +220,19 @@ def _step(
     survivors = replace(survivors, bound=xp.maximum(survivors.bound, best[alive]))
     mixture = Mixture(mixture.rows[alive], mixture.offsets[alive])
     points, groups = _unsafe(layout, mixture, survivors, ascent.minimiser())
-    score = scores(layout, survivors, ascent)
+    score = scores(layout, survivors, ascent, options.score)
     seconds = ascent.seconds
+    kept = xp.arange(len(survivors), **options_like(domains.low))
     if options.tighten:
-        survivors, kept, spent = _tightened(layout, survivors, mixture, options, deadline)
+        survivors, kept, spent = _tightened(layout, survivors, mixture, score, options, deadline)
         seconds += spent
         mixture, score = Mixture(mixture.rows[kept], mixture.offsets[kept]), score[kept]
         score = xp.where(still_open(layout, survivors), score, 0.0)
     tried = candidates(score, max(1, options.tried))
     deadline.check()
     if options.tried > 1 and len(survivors) and layout.width:
-        tried, spent = filtered(layout, survivors, tried, mixture)
+        lines = fixed(ascent, kept) if layout.curved else None
+        tried, spent = filtered(layout, survivors, tried, mixture, lines)
         seconds += spent
     survivors = replace(survivors, next=tried[:, :1])
     splittable = tried[:, 0] >= 0
@@ -255,7 +259,7 @@ def _conflicts(
 
 
 def _tightened(
-    layout: Layout, domains: Branches, mixture: Mixture, options: BranchOptions, deadline: Deadline
+    layout: Layout, domains: Branches, mixture: Mixture, score: Array, options: BranchOptions, deadline: Deadline
 ) -> tuple[Branches, Array, float]:
     """The domains with renewed bounds where that is due, which of them remain (integers), and the seconds spent in
     bounds."""
@@ -265,7 +269,12 @@ def _tightened(
     if due.shape[0] == 0:
         return domains, xp.arange(len(domains), **options_like(domains.low)), 0.0
     part, empty, seconds = tighten(
-        layout, domains.pick(due), Mixture(mixture.rows[due], mixture.offsets[due]), options.rows, deadline
+        layout,
+        domains.pick(due),
+        Mixture(mixture.rows[due], mixture.offsets[due]),
+        options.rows,
+        deadline,
+        score[due],
     )
     low, high = domains.low + 0, domains.high + 0
     low[due], high[due] = part.low, part.high

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 from ..arrays import array_namespace, options_like
 from ..bounding.alpha import Base, Parameters, Splits, ancestors
-from ..bounding.interval import node_interval
+from ..bounding.interval import intersect, node_interval
 from ..ops import rule
 from ..ops.arrays import unit_roundoff
+from .points import point_table
 from .rounds import take
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ..bounding.plan import Plan, Target
     from ..graph import Array
     from ..ops.rule import Interval
+    from .points import PointTable
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +37,7 @@ class Columns:
     side    0 or 1 for weights of lower or upper lines.
     kinks   for slots: where it is split, or None where any point will do.
     opened  for slots: whether the parts below and above a kink exclude the kink itself (`plan.Target`).
+    table   for slots without kinks: where splits are best; None: in the middle.
     """
 
     node: int
@@ -43,6 +46,7 @@ class Columns:
     side: int = 0
     kinks: tuple[float, ...] | None = None
     opened: tuple[bool, bool] = (False, False)
+    table: PointTable | None = None
 
     @property
     def stop(self) -> int:
@@ -56,7 +60,7 @@ class Layout:
 
     base      boxes and root bounds ``[N, ...]`` of every node that matters.
     slots     blocks of entries that may be split;  weights  blocks of entries with free lines.
-    derived   nodes (in order) whose bounds follow from slots by interval arithmetic.
+    derived   nodes (in order) whose bounds follow from slots by interval arithmetic (some are slots themselves).
     origin    the base that `base` was condensed from, if it may have been; with bounds of what nonlinear nodes read.
     """
 
@@ -70,6 +74,11 @@ class Layout:
     def width(self) -> int:
         """Number of slots."""
         return self.slots[-1].stop if self.slots else 0
+
+    @property
+    def curved(self) -> bool:
+        """Whether some slot has no kinks."""
+        return any(block.kinks is None for block in self.slots)
 
     def root(self, base: Array, clause: Array, mixture: Array, weights: Array) -> Branches:
         """Domains without splits, for the given bases and clauses ``[N]``."""
@@ -134,9 +143,12 @@ class Layout:
                 flat[:, block.entries] = known[:, block.start : block.stop]
                 ends.append(flat.reshape(count, *nodes[block.node].shape))
             intervals[block.node] = (ends[0], ends[1])
+        own_slots = {block.node for block in self.slots}
         for index in self.derived:
             node = nodes[index]
-            intervals[index] = node_interval(node, rule(node.op), [intervals[source] for source in node.inputs])
+            found = node_interval(node, rule(node.op), [intervals[source] for source in node.inputs])
+            # Entries of a node that is split itself may be known better, or worse: a split below them counts, too.
+            intervals[index] = intersect(intervals[index], found) if index in own_slots else found
         return Base(self.base.plan, own(self.base.lower), own(self.base.upper), intervals)
 
     def parameters(self, domains: Branches, families: Mapping[int, Family]) -> tuple[Parameters, dict[int, Splits]]:
@@ -366,8 +378,9 @@ def _kinks_of(target: Target, low: Array, high: Array) -> tuple[float, ...] | No
     return tuple(first + step for step in range(STAIRS_AT_MOST + 2) if least <= first + step <= most)
 
 
-def make_layout(base: Base) -> Layout:
-    """The layout of a search from root bounds of all nodes ``[N, ...]``."""
+def make_layout(base: Base, points: str = "table") -> Layout:
+    """The layout of a search from root bounds of all nodes ``[N, ...]``; entries without kinks are split at `points`:
+    "table" (see `points`) or "middle"."""
     plan = base.plan
     slots: list[Columns] = []
     position = 0
@@ -382,7 +395,8 @@ def make_layout(base: Base) -> Layout:
         opened = target.opened if kinks is not None else (False, False)
         entries = xp.nonzero(xp.any(undecided(low, high, kinks, opened), axis=0))[0]
         if entries.shape[0]:
-            slots.append(Columns(node, entries, position, kinks=kinks, opened=opened))
+            table = point_table(plan, node) if points == "table" and kinks is None else None
+            slots.append(Columns(node, entries, position, kinks=kinks, opened=opened, table=table))
             position += int(entries.shape[0])
     families = base.families(plan.output)
     weights: list[Columns] = []
@@ -413,12 +427,12 @@ def _derived(plan: Plan, slotted: set[int]) -> tuple[int, ...]:
     derived: list[int] = []
     for index, node in enumerate(nodes):
         cheap = node.op in ("Reshape", "Transpose", "Take", "Scale", "Concat") or index in plan.elementwise
-        if index not in slotted and cheap and any(source in changed for source in node.inputs):
+        if cheap and any(source in changed for source in node.inputs):
             changed.add(index)
             derived.append(index)
     wanted: set[int] = set()
     for index in reversed(derived):
-        if index in needed or index in wanted:
+        if index in needed or index in wanted or index in slotted:
             wanted.add(index)
             wanted.update(nodes[index].inputs)
     return tuple(index for index in derived if index in wanted)

@@ -1,40 +1,43 @@
-"""Where to split next: scores from the last bounding pass, then trial bounds of the best candidates.
+"""Where to split next: scores from the last bounding pass.
 
-The score of an entry is what its relaxation costs the bound at the point where the bound is attained: the coefficient
-times the distance between the chosen line and the function there (in the spirit of BaBSR, Bunel et al. 2020, and of
-BBPS, Shi et al. 2024). Of the entries with the highest scores a few are tried for real ("filtered smart branching",
-De Palma et al. 2021), with the parent's parameters and without optimisation.
+An undecided ReLU's score is what its relaxation costs the bound at the point where the bound is attained: the
+coefficient times the distance between the chosen line and the function there (in the spirit of BaBSR, Bunel et al.
+2020); that of other entries is the gain that `gains` estimates. Of those with the highest scores `trials` tries some.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..arrays import array_namespace, options_like
-from ..bounding.alpha import Ascent, Mixture
+from ..bounding.alpha import Ascent
 from ..ops import rule
 from ..ops.arrays import zeros_like_shape
-from .branches import Branches, Layout, kink_inside, split, undecided
+from .branches import kink_inside, undecided
+from .gains import gain
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..bounding.alpha import Mixture
     from ..graph import Array
+    from .branches import Branches, Columns, Layout
 
 
 @np.errstate(all="ignore")
-def scores(layout: Layout, domains: Branches, ascent: Ascent) -> Array:
-    """How much splitting each slot promises ``[N, slots]``; 0 for decided ones."""
-    nodes = layout.base.plan.graph.nodes
+def scores(layout: Layout, domains: Branches, ascent: Ascent, score: str = "bbps") -> Array:
+    """How much splitting each slot promises ``[N, slots]``; 0 for decided ones.
+
+    score   "bbps": the gain at the point of the split, see `gains` (an undecided ReLU's is its cost); "cost": what
+            every relaxation costs at the minimiser, wherever it would be split.
+    """
     by_root: dict[int, Array] = {}
     xp = array_namespace(domains.low)
-    for node, cost in ascent.costs().items():
-        sources = nodes[node].inputs
-        for source in sources:
-            root, share = _to_root(layout, source, cost / len(sources))
-            known = by_root.get(root)
-            by_root[root] = share if known is None else known + share
+    for root, share in _promises(layout, ascent, score):
+        known = by_root.get(root)
+        by_root[root] = share if known is None else known + share
     count = len(domains)
     parts = [xp.zeros((count, 0), dtype=domains.low.dtype, **options_like(domains.low))]
     for block in layout.slots:
@@ -43,6 +46,34 @@ def scores(layout: Layout, domains: Branches, ascent: Ascent) -> Array:
         # The tiny term keeps entries apart from decided ones even where the bound does not feel them.
         parts.append(xp.where(xp.isfinite(found), found, 0.0) + 1e-20)
     return xp.where(still_open(layout, domains), xp.concat(parts, axis=1), 0.0)
+
+
+def _promises(layout: Layout, ascent: Ascent, score: str) -> Iterator[tuple[int, Array]]:
+    """Every node that may be split with what its readers, one after the other, promise for its entries ``[N, n]``."""
+    nodes = layout.base.plan.graph.nodes
+    blocks = {block.node: block for block in layout.slots}
+    observed = ascent.observed()
+    by_cost = [position for position in observed if score == "cost" or nodes[position].op == "Relu"]
+    for position, cost in ascent.costs(by_cost).items():
+        for source in nodes[position].inputs:
+            root, moves = _moves(layout, source)
+            yield root, _back(layout, moves, cost / len(nodes[position].inputs))
+    for position in observed.keys() - set(by_cost):
+        for which, source in enumerate(nodes[position].inputs):
+            root, moves = _moves(layout, source)
+            if root not in blocks:
+                continue
+            low, high = ascent.base.intervals[root]
+            point = points_in(blocks[root], low.reshape(low.shape[0], -1), high.reshape(high.shape[0], -1))
+            point = point.reshape(-1, *nodes[root].shape)
+            for move in reversed(moves):
+                operator = rule(nodes[move].op).linear
+                if operator is not None:
+                    point = operator.apply(nodes[move], [point])
+            point = array_namespace(point).broadcast_to(
+                point.reshape(point.shape[0], -1), (ascent.count, nodes[source].size)
+            )
+            yield root, _back(layout, moves, gain(ascent, position, observed[position], which, point))
 
 
 def still_open(layout: Layout, domains: Branches) -> Array:
@@ -55,38 +86,55 @@ def still_open(layout: Layout, domains: Branches) -> Array:
     return xp.concat(parts, axis=1)
 
 
-def _to_root(layout: Layout, source: int, cost: Array) -> tuple[int, Array]:
-    """Costs ``[N, n]`` at a node's input carried back through moves to the entry that is split."""
+def _moves(layout: Layout, source: int) -> tuple[int, list[int]]:
+    """The node that is split where a nonlinear node reads `source`, and the moves between, last first."""
     nodes = layout.base.plan.graph.nodes
-    flat = cost
-    while source not in layout.base.plan.sources and nodes[source].inputs:
-        operator = rule(nodes[source].op)
-        if operator.linear is None:
-            break
-        flat = operator.linear.adjoint(nodes[source], flat.reshape(flat.shape[0], *nodes[source].shape))[0]
+    moves = []
+    while source not in layout.base.plan.sources and nodes[source].inputs and rule(nodes[source].op).linear is not None:
+        moves.append(source)
         source = nodes[source].inputs[0]
-        flat = abs(flat.reshape(flat.shape[0], -1))
-    return source, flat
+    return source, moves
+
+
+def _back(layout: Layout, moves: list[int], share: Array) -> Array:
+    """Shares ``[N, n]`` of a node's input carried back through moves to the entries that are split."""
+    nodes = layout.base.plan.graph.nodes
+    for move in moves:
+        operator = rule(nodes[move].op).linear
+        if operator is not None:
+            share = operator.adjoint(nodes[move], share.reshape(share.shape[0], *nodes[move].shape))[0]
+            share = abs(share.reshape(share.shape[0], -1))
+    return share
 
 
 def split_points(layout: Layout, domains: Branches, slots: Array) -> Array:
-    """The points ``[N]`` at which the given slots ``[N]`` are split: the kink nearest to the middle, else the
-    middle."""
+    """The points ``[N]`` at which the given slots ``[N]`` are split, see `points_in`."""
     xp = array_namespace(domains.low)
     if domains.low.shape[1] == 0:
         return zeros_like_shape((len(domains),), domains.low)
     row = xp.arange(slots.shape[0], **options_like(domains.low))
     slots = xp.clip(slots, 0, None)
     low, high = domains.low[row, slots], domains.high[row, slots]
-    middle = 0.5 * low + 0.5 * high
-    points = middle
+    points = 0.5 * low + 0.5 * high
     for block in layout.slots:
         here = (slots >= block.start) & (slots < block.stop)
-        distance = xp.full_like(middle, xp.inf)
-        for kink in block.kinks or ():
-            nearer = here & kink_inside(low, high, kink, block.opened) & (abs(kink - middle) < distance)
-            points = xp.where(nearer, kink, points)
-            distance = xp.where(nearer, abs(kink - middle), distance)
+        points = xp.where(here, points_in(block, low, high), points)
+    return points
+
+
+def points_in(block: Columns, low: Array, high: Array) -> Array:
+    """Where entries of a block with these bounds are split: at the kink nearest to the middle; an entry without kinks
+    where its readers' table says, else in the middle."""
+    xp = array_namespace(low)
+    middle = 0.5 * low + 0.5 * high
+    if block.table is not None:
+        return block.table.points(low, high)
+    points = middle
+    distance = xp.full_like(middle, xp.inf)
+    for kink in block.kinks or ():
+        nearer = kink_inside(low, high, kink, block.opened) & (abs(kink - middle) < distance)
+        points = xp.where(nearer, kink, points)
+        distance = xp.where(nearer, abs(kink - middle), distance)
     return points
 
 
@@ -105,43 +153,6 @@ def candidates(score: Array, count: int) -> Array:
     return xp.where(xp.take_along_axis(score, top, axis=1) > 0, top, -1)
 
 
-@np.errstate(all="ignore")
-def filtered(layout: Layout, domains: Branches, tried: Array, mixture: Mixture) -> tuple[Array, float]:
-    """Reorder candidate slots ``[N, k]`` by the worse of their two children's bounds, best first; also the seconds
-    spent in bounds."""
-    xp = array_namespace(domains.low)
-    count = len(domains)
-    worst = []
-    seconds = 0.0
-    for column in range(tried.shape[1]):
-        slots = tried[:, column : column + 1]
-        trial = replace(domains, next=xp.clip(slots, 0, None))
-        first = trial.next[:, 0]
-        children = split(trial, 0, split_points(layout, trial, first), layout.opened(first)).pick(slice(2 * count))
-        bound, spent = trial_bounds(layout, children, _twice(mixture))
-        seconds += spent
-        quality = xp.minimum(bound[:count], bound[count:]) + 1e-3 * xp.maximum(bound[:count], bound[count:])
-        # minus infinity minus infinity and the like
-        quality = xp.where(xp.isnan(quality), -xp.inf, quality)
-        worst.append(xp.where(slots[:, 0] >= 0, quality, -xp.inf))
-    order = xp.argsort(-xp.stack(worst, axis=1), axis=1)
-    return xp.take_along_axis(tried, order, axis=1), seconds
-
-
-def _twice(mixture: Mixture) -> Mixture:
-    xp = array_namespace(mixture.rows)
-    return Mixture(
-        xp.concat([mixture.rows, mixture.rows], axis=0), xp.concat([mixture.offsets, mixture.offsets], axis=0)
-    )
-
-
-def trial_bounds(layout: Layout, domains: Branches, mixture: Mixture) -> tuple[Array, float]:
-    """Bounds ``[N]`` at the stored parameters, and the seconds they took."""
-    ascent = ascent_of(layout, domains, mixture)
-    ascent.evaluate()
-    return ascent.best, ascent.seconds
-
-
 def ascent_of(layout: Layout, domains: Branches, mixture: Mixture) -> Ascent:
     """The optimiser of a batch of domains, at their stored parameters."""
     base = layout.bounds(domains)
@@ -155,3 +166,10 @@ def ascent_of(layout: Layout, domains: Branches, mixture: Mixture) -> Ascent:
         families=families,
         parameters=parameters,
     )
+
+
+def trial_bounds(layout: Layout, domains: Branches, mixture: Mixture) -> tuple[Array, float]:
+    """Bounds ``[N]`` at the stored parameters, and the seconds they took."""
+    ascent = ascent_of(layout, domains, mixture)
+    ascent.evaluate()
+    return ascent.best, ascent.seconds

@@ -25,20 +25,27 @@ if TYPE_CHECKING:
 ITERATIONS = 4
 """Gradient steps for each entry's bounds (on MNIST 256x6, 20 decide hardly more entries than 4)."""
 
+CURVED_AT_MOST = 100
+"""Slots without kinks that are tightened in a domain. They are never decided, so all of them would be due each time."""
+
 
 @np.errstate(all="ignore")
 def tighten(
-    layout: Layout, domains: Branches, mixture: Mixture, rows: int, deadline: Deadline
+    layout: Layout, domains: Branches, mixture: Mixture, rows: int, deadline: Deadline, score: Array | None = None
 ) -> tuple[Branches, Array, float]:
     """Domains with tighter bounds of undecided slots, a mask ``[N]`` of those found empty (no input is both in the
-    domain and unsafe), and the seconds spent in bounds. At most `rows` rows are bounded at once. Raises `TimeUp`."""
+    domain and unsafe), and the seconds spent in bounds. At most `rows` rows are bounded at once. Given a score ``[N,
+    slots]``, of the slots without kinks only the `CURVED_AT_MOST` with the highest scores are tightened. Raises
+    `TimeUp`."""
     xp = array_namespace(domains.low)
+    worth = None if score is None else _worth(layout, score)
     empty = xp.any(domains.low > domains.high, axis=1)
     seconds = 0.0
     for block in layout.slots:
         here = slice(block.start, block.stop)
         low, high = domains.low[:, here] + 0, domains.high[:, here] + 0
-        box, column = xp.nonzero(undecided(low, high, block.kinks, block.opened))
+        wanted = undecided(low, high, block.kinks, block.opened)
+        box, column = xp.nonzero(wanted if worth is None else wanted & worth[:, here])
         step = max(1, rows // 2)
         for start in range(0, box.shape[0], step):
             b, c = box[start : start + step], column[start : start + step]
@@ -52,6 +59,20 @@ def tighten(
         new_low[:, here], new_high[:, here] = xp.minimum(low, high), xp.maximum(low, high)
         domains = replace(domains, low=new_low, high=new_high)
     return domains, empty, seconds
+
+
+def _worth(layout: Layout, score: Array) -> Array | None:
+    """Which slots deserve tighter bounds ``[N, slots]``; None for all."""
+    xp = array_namespace(score)
+    curved = [xp.zeros_like(score[:, :0])]
+    for block in layout.slots:
+        own = score[:, block.start : block.stop]
+        curved.append(own if block.kinks is None else xp.full_like(own, -1.0))
+    ranked = xp.concat(curved, axis=1)
+    if ranked.shape[1] <= CURVED_AT_MOST:
+        return None
+    least = xp.sort(ranked, axis=1)[:, -CURVED_AT_MOST]
+    return (ranked < 0) | (ranked >= least[:, None])
 
 
 def _entry_bounds(
@@ -73,10 +94,11 @@ def _entry_bounds(
     objective = Objective(
         node, xp.concat([seeds, -seeds]), xp.concat([constants, -constants]), xp.concat([width, width])
     )
-    repeated = domains.pick(both)
-    base = layout.bounds(repeated)
-    families = base.families(plan.output)
-    parameters, splits = layout.parameters(repeated, families)
+    # Families of tangents are dear, so they are made once a domain, not once a row.
+    base = layout.bounds(domains)
+    families = {node: family.rows(both) for node, family in base.families(plan.output).items()}
+    base = base.rows(both)
+    parameters, splits = layout.parameters(domains.pick(both), families)
     ascent = Ascent(
         base,
         plan.output,
