@@ -169,7 +169,7 @@ class ActivationTurns:
         """Search until the deadline and book what was done; a witness if one was found."""
         started = time.monotonic()
         search, log = self.search, self._job.log
-        report = search.run(deadline, self._job.check)
+        report = search.run(deadline, self._job.check, self._job.deadline)
         log.phase("activation split", started, report.visited)
         log.booked(report.visited, report.splits, report.halvings)
         log.count("kernel milliseconds", round(1000 * report.kernel_seconds))

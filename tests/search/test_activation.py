@@ -443,3 +443,21 @@ def test_domains_in_which_no_line_is_free():
         search = search_of(problem)
         search.run(Deadline.after(20.0), checker(problem))
         assert search.closed
+
+
+def test_a_turn_that_ends_loses_no_round(monkeypatch):
+    """Turns far too short for a round finish the search, for what has begun goes on until the last deadline."""
+    graph = dense((3, 10, 10, 2), 3)
+    points = samples(-np.ones((1, 3)), np.ones((1, 3)), 30_000, 1)[:, 0]
+    least = (outputs(graph, points) @ [1.0, -1.0]).min()
+    clause = (np.array([[1.0, -1.0]]), np.array([least - 0.1]))
+    problem = problem_of(graph, (-np.ones(3), np.ones(3), [clause]))
+    search = search_of(problem)
+    monkeypatch.setattr(type(search), "_options", lambda self, layout: BranchOptions(batch=2, iterations=2))
+    turns = 0
+    while not search.finished:
+        search.run(Deadline.after(0.0 if search.root is None else 1e-4), checker(problem), Deadline.after(60.0))
+        turns += 1
+        assert turns < 500
+    assert search.closed
+    assert turns > 2

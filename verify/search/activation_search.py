@@ -46,6 +46,10 @@ TIGHTEN_CURVED_EVERY = 6
 closed in the same time than with 2, and than without)."""
 
 
+ROOT_SHARE = 0.2
+"""Share of a search's time that its root may take at once: begun anew every turn, it might never be done."""
+
+
 @dataclass
 class ActivationSearch:
     """Activation branch-and-bound of all clauses on their boxes ``[G, n]``.
@@ -101,17 +105,25 @@ class ActivationSearch:
         parts = (*self.leaves, *self.close_calls)
         return min([finer, self.root.pool.bound, *(float(part.bound.min()) for part in parts)])
 
-    def run(self, deadline: Deadline, check: Callable[[Array, Array], Any]) -> BranchReport:
-        """Work until all is decided, a witness is found or the deadline passes."""
+    def run(
+        self, deadline: Deadline, check: Callable[[Array, Array], Any], last: Deadline | None = None
+    ) -> BranchReport:
+        """Work until all is decided, a witness is found or the deadline passes.
+
+        A round that has begun is cut short only by the deadline `last` (the same one if None is given), so that a turn
+        of a longer search loses no work; the root may take `ROOT_SHARE` of the time until then.
+        """
         report = BranchReport()
+        last = last or deadline
         if self.root is None:
+            opening = last.sooner(max(deadline.remaining, ROOT_SHARE * last.remaining))
             try:
                 self.root = open_root(
                     self.plan,
                     self.rows,
                     self.lower,
                     self.upper,
-                    deadline,
+                    opening,
                     self.memory,
                     record=self.record,
                     points=self.points,
@@ -128,7 +140,7 @@ class ActivationSearch:
             if self.cuts and self.record is None and self.learnt is None:
                 self.learnt = Cuts(make_phases(layout))
             options = self._options(layout)
-            report = search(layout, self.rows, self.root.pool, options, deadline, check, self.learnt)
+            report = search(layout, self.rows, self.root.pool, options, deadline, check, self.learnt, last)
             self.leaves += report.leaves
             report.leaves = []
             if self.record is not None:
@@ -138,11 +150,16 @@ class ActivationSearch:
         if report.witness is None and self.leaves:
             report.witness = self._decide_leaves(layout, deadline, check)
         if report.witness is None and not len(self.root.pool) and not self.leaves:
-            self._look_closer(layout, report, deadline, check)
+            self._look_closer(layout, report, deadline, check, last)
         return report
 
     def _look_closer(
-        self, layout: Layout, report: BranchReport, deadline: Deadline, check: Callable[[Array, Array], Any]
+        self,
+        layout: Layout,
+        report: BranchReport,
+        deadline: Deadline,
+        check: Callable[[Array, Array], Any],
+        last: Deadline,
     ) -> None:
         """Search what was too close to call in float64, and add to the report what came of it."""
         if self.close_calls and self.groups is not None:
@@ -165,7 +182,7 @@ class ActivationSearch:
         if self.finer is None or self.finer.finished:
             return
         groups, before = self.finer_groups, (self.finer.programmes, self.finer.lost)
-        found = self.finer.run(deadline, lambda points, boxes: check(points, groups[to_numpy(boxes)]))
+        found = self.finer.run(deadline, lambda points, boxes: check(points, groups[to_numpy(boxes)]), last)
         self.programmes += self.finer.programmes - before[0]
         self.lost += self.finer.lost - before[1]
         report.visited += found.visited

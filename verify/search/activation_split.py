@@ -88,8 +88,10 @@ def search(
     deadline: Deadline,
     check: Callable[[Array, Array], Any],
     cuts: Cuts | None = None,
+    last: Deadline | None = None,
 ) -> BranchReport:
-    """Search until the pool is empty, a witness is found, or the deadline passes.
+    """Search until the pool is empty, a witness is found, or the deadline passes; a round that has begun is cut short
+    only by the deadline `last` (the same one if None is given).
 
     With `cuts`, clauses are learnt from closed domains and applied to open ones; a record has no place for what they
     close, so that a search that records must go without (ValueError).
@@ -112,7 +114,7 @@ def search(
                 more = len(children) - len(taken)
                 if cuts is not None:
                     children = cuts.propagate(children)
-                step = partial(_step, layout, rows, options, deadline, phases)
+                step = partial(_step, layout, rows, options, last or deadline, phases)
                 outcomes = on_threads(executor, step, pieces(children, options.workers, 4)) if len(children) else []
             except out_of_memory_errors():
                 pool.push(taken)
