@@ -13,11 +13,12 @@ from boundsmith.verify.bounding.interval import interval_bounds
 from boundsmith.verify.bounding.plan import make_plan
 from boundsmith.verify.budget import Deadline, MemoryBudget, TimeUp
 from boundsmith.verify.errors import UnsupportedError
+from boundsmith.verify.graph import Graph
 from boundsmith.verify.loading.evaluate import evaluate, output_vector
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.networks import dense, pooled, residual, samples
+from tests.networks import dense, node, pooled, residual, samples
 
 GRAPHS = {
     "dense": lambda seed: dense((3, 8, 8, 4), seed),
@@ -26,6 +27,15 @@ GRAPHS = {
     "residual": lambda seed: residual(seed),
     "pooled": lambda seed: pooled(seed),
 }
+
+
+def ending_in_sigmoid(seed):
+    """A dense network with a sigmoid as its output."""
+    inner = dense((3, 6, 4), seed, scale=3.0)
+    last = len(inner.nodes) - 1
+    return Graph((*inner.nodes, node("y", "Sigmoid", (last,), inner.nodes[last].shape)), inner.inputs, (last + 1,))
+
+
 METHODS = ("ibp", "crown-ibp", "crown", "forward")
 
 
@@ -80,7 +90,40 @@ def test_linear_bounds_lie_below_the_rows(kind, seed):
         line = np.einsum("bsn,bn->bs", bound.coefficients, points) + bound.constant
         value = output_vector(graph, points) @ rows[0].T - 0.25
         assert (line <= value + 1e-9).all()
-        assert (bound.lower <= line + 1e-9).all()
+        assert (bound.lower <= value + 1e-9).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10_000), dtype=st.sampled_from(["float32", "float64"]))
+def test_rows_know_the_range_of_a_bounded_output(seed, dtype):
+    """A sigmoid's lines pass 0 and 1 on a wide box; a row just beyond its range is refuted all the same."""
+    rng = np.random.default_rng(seed)
+    graph = Backend(dtype).graph(ending_in_sigmoid(seed))
+    size = graph.nodes[-1].size
+    lower, upper = (end.astype(dtype) for end in boxes(graph, 3, seed, 8.0))
+    state = relax(make_plan(graph), lower, upper)
+    unit = np.eye(size, dtype=dtype)
+    rows = np.concatenate([-unit, unit, rng.normal(size=(2, size)).astype(dtype)])[None]
+    offsets = np.concatenate([np.full(size, -1.00001), np.full(size, -0.00001), rng.normal(size=2)]).astype(dtype)
+    rows, offsets = (rows, offsets[None]) if seed % 2 else (np.tile(rows, (3, 1, 1)), np.tile(offsets, (3, 1)))
+    bound = row_bounds(state, rows, offsets)
+    assert (bound.lower[:, : 2 * size] > 0).all()
+    for points in samples(lower, upper, 30, seed):
+        value = np.einsum("bsm,bm->bs", np.broadcast_to(rows, (3, *rows.shape[1:])), output_vector(graph, points))
+        assert (bound.lower <= value - offsets + 1e-6).all()
+
+
+def test_rows_of_an_output_without_a_known_range_keep_their_lines_bounds():
+    graph = ending_in_sigmoid(0)
+    lower, upper = boxes(graph, 2, 0)
+    state = relax(make_plan(graph), lower, upper)
+    size = graph.nodes[-1].size
+    state.intervals[-1] = (np.full((2, size), -np.inf), np.full((2, size), np.inf))
+    rows, offsets = np.concatenate([np.eye(size), np.zeros((1, size))])[None], np.zeros((1, size + 1))
+    bound = row_bounds(state, rows, offsets)
+    assert np.isfinite(bound.lower).all()
+    for points in samples(lower, upper, 30, 0):
+        assert (bound.lower <= output_vector(graph, points) @ rows[0].T + 1e-9).all()
 
 
 @pytest.mark.parametrize("kind", GRAPHS)

@@ -44,7 +44,7 @@ class Relaxed:
 @dataclass(frozen=True, eq=False)
 class LinearBound:
     """``coefficients . x + constant <= row value`` on the box, ``[B, S, n]`` and ``[B, S]``; `lower` ``[B, S]`` is
-    its minimum there."""
+    its minimum there, or a better lower bound of the value."""
 
     coefficients: Array
     constant: Array

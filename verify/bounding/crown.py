@@ -6,6 +6,7 @@ are intersected with interval bounds and with what a parent domain knew.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,7 @@ from ..errors import UndefinedOnRegion
 from ..kernels.relaxation import Step
 from ..ops import rule
 from .backward import LinearBound, Relaxed, backward
-from .interval import intersect, node_interval
+from .interval import intersect, node_interval, rounding
 from .refine import box_passes
 from .refine import refine as refine_target
 
@@ -100,7 +101,7 @@ def row_bounds(
     """Lower bounds of ``rows y - offsets`` for the graph's output y.
 
     rows ``[B or 1, S, m]``, offsets ``[B or 1, S]``; returns coefficients ``[B, S, n]``, constants and minima ``[B,
-    S]``. Rows are chunked against the memory budget.
+    S]``; a minimum is that of the output's interval where it is better. Rows are chunked against the memory budget.
     """
     xp = array_namespace(rows)
     batch = state.lower.shape[0]
@@ -114,8 +115,33 @@ def row_bounds(
         piece = xp.broadcast_to(rows[:, start : start + chunk], (batch, min(chunk, count - start), rows.shape[2]))
         offset = xp.broadcast_to(offsets[:, start : start + chunk], piece.shape[:2])
         parts.append(backward(state, state.plan.output, piece.reshape(*piece.shape[:2], *shape), -offset))
-    if len(parts) == 1:
-        return parts[0]
-    return LinearBound(
-        *(xp.concat([getattr(part, name) for part in parts], axis=1) for name in ("coefficients", "constant", "lower"))
-    )
+    bound = parts[0]
+    if len(parts) > 1:
+        bound = LinearBound(
+            *(
+                xp.concat([getattr(part, name) for part in parts], axis=1)
+                for name in ("coefficients", "constant", "lower")
+            )
+        )
+    return replace(bound, lower=xp.maximum(bound.lower, _output_rows(state, rows, offsets)))
+
+
+@np.errstate(invalid="ignore", over="ignore")
+def _output_rows(state: Relaxed, rows: Array, offsets: Array) -> Array:
+    """Lower bounds ``[B or 1, S]`` of the rows from the output's interval alone.
+
+    Linear relaxations lose the range of a bounded function (a sigmoid's line may pass 1), and properties ask for just
+    that: ML4ACOPF's clauses are 1e-6 away from it.
+    """
+    xp = array_namespace(rows)
+    low, high = (end.reshape(end.shape[0], -1) for end in state.intervals[state.plan.output])
+    rising, falling = xp.clip(rows, 0, None), xp.clip(rows, None, 0)
+
+    def product(matrix: Array, values: Array) -> Array:
+        return values @ matrix[0].T if matrix.shape[0] == 1 else (matrix @ values[:, :, None])[:, :, 0]
+
+    least = product(rising, low) + product(falling, high) - offsets
+    size = product(rising - falling, xp.maximum(abs(low), abs(high))) + abs(offsets)
+    least = least - rounding(rows) * size
+    # Unbounded outputs (also times zero) and padding rows say nothing.
+    return xp.where(abs(least) < xp.inf, least, -xp.inf)
