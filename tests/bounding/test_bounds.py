@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 import torch
 from boundsmith.verify.arrays import Backend
+from boundsmith.verify.bounding import refine
 from boundsmith.verify.bounding.api import bounds, bounds_of
 from boundsmith.verify.bounding.crown import relax, row_bounds
-from boundsmith.verify.bounding.forward import forward_bounds
+from boundsmith.verify.bounding.forward import ForwardLines, forward_bounds
 from boundsmith.verify.bounding.interval import interval_bounds
 from boundsmith.verify.bounding.plan import make_plan
 from boundsmith.verify.budget import Deadline, MemoryBudget, TimeUp
 from boundsmith.verify.errors import UnsupportedError
 from boundsmith.verify.graph import Graph
 from boundsmith.verify.loading.evaluate import evaluate, output_vector
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.networks import dense, node, pooled, residual, samples
@@ -279,3 +280,55 @@ def test_messages_say_what_to_do():
         bounds_of(graph, np.zeros((1, 3)), np.zeros((1, 3)), "magic")
     with pytest.raises(UnsupportedError, match="auto_LiRPA"):
         bounds_of(graph, np.zeros((1, 3)), np.zeros((1, 3)), "auto-lirpa")
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10_000), largest=st.sampled_from([1e-3, 0.1, 3.0]))
+def test_forward_lines_bound_every_node_also_where_inputs_are_fixed(kind, dtype, seed, largest):
+    graph = Backend(dtype).graph(GRAPHS[kind](seed))
+    lower, upper = (end.astype(dtype) for end in boxes(graph, 3, seed, largest))
+    fixed = np.random.default_rng(seed).random(lower.shape[1]) < 0.5
+    assume(not fixed.all())
+    upper[:, fixed] = lower[:, fixed]
+    # Fixed in some boxes only: such an input still varies.
+    upper[0, ~fixed] = lower[0, ~fixed]
+    state = relax(make_plan(graph), lower, upper)
+    ahead = ForwardLines(state)
+    assert ahead.inputs == int((~fixed).sum())
+    ranges = [ahead.range(index) for index in range(len(graph.nodes))]
+    exact = Backend("float64").graph(graph)
+    for points in samples(lower, upper, 20, seed):
+        values = evaluate(exact, [points.astype(np.float64)], range(len(graph.nodes)))
+        for value, (low, high) in zip(values, ranges, strict=True):
+            assert (value >= low - 1e-9).all()
+            assert (value <= high + 1e-9).all()
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_forward_lines_spare_backward_rows_where_inputs_are_few(library, monkeypatch):
+    """Wide layers behind two inputs: far fewer entries are bounded backward, and the bounds of rows are as good."""
+    graph = dense((2, 300, 300, 3), 5)
+    lower, upper = boxes(graph, 2, 5, 0.05)
+    rows, offsets = np.random.default_rng(0).normal(size=(1, 4, 3)), np.zeros((1, 4))
+    if library == "torch":
+        graph = graph.map_params(torch.as_tensor)
+        lower, upper, rows, offsets = (torch.as_tensor(x) for x in (lower, upper, rows, offsets))
+    bounded = []
+    for name in ("_by_columns", "_by_triples"):
+        genuine = getattr(refine, name)
+
+        def counted(*arguments, genuine=genuine):
+            bounded.append(int(arguments[-1].sum()))
+            return genuine(*arguments)
+
+        monkeypatch.setattr(refine, name, counted)
+    plan = make_plan(graph)
+    ours = row_bounds(relax(plan, lower, upper), rows, offsets).lower
+    few = sum(bounded)
+    bounded.clear()
+    monkeypatch.setattr(refine, "FORWARD_FROM", 10**9)
+    plain = row_bounds(relax(plan, lower, upper), rows, offsets).lower
+    assert 4 * few < sum(bounded)
+    np.testing.assert_allclose(ours, plain, rtol=0.02)

@@ -17,6 +17,7 @@ from ..errors import UndefinedOnRegion
 from ..kernels.relaxation import Step
 from ..ops import rule
 from .backward import LinearBound, Relaxed, backward
+from .forward import ForwardLines
 from .interval import intersect, node_interval, rounding
 from .refine import box_passes
 from .refine import refine as refine_target
@@ -54,6 +55,7 @@ def relax(
     state = Relaxed(plan, lower, upper, [], {})
     budget = memory or MemoryBudget.default()
     passes = box_passes(state) if refine else None
+    ahead = ForwardLines(state)
     for index, node in enumerate(nodes):
         if node.op == "Input":
             state.intervals.append((lower.reshape(-1, *shape), upper.reshape(-1, *shape)))
@@ -71,7 +73,7 @@ def relax(
                 state.intervals[index] = intersect(state.intervals[index], (known[0], known[1]))
             if refine:
                 deadline.check()
-                refine_target(state, plan.targets[index], passes, deadline, budget, workers)
+                refine_target(state, plan.targets[index], passes, ahead, deadline, budget, workers)
         elif operator.relax is not None:
             state.steps[index] = _prepare(operator.relax(node, inputs), node.size)
     return state

@@ -8,7 +8,7 @@ Analysis for Scalable Certified Robustness and Beyond".) The result is looser th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..arrays import array_namespace, options_like
@@ -17,8 +17,11 @@ from ..ops.arrays import as_like, zeros_like_shape
 from .interval import intersect, node_interval, rounding
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..graph import Array, Node
     from ..ops.rule import Interval, Lines
+    from .backward import Relaxed
     from .plan import Plan
 
 
@@ -54,26 +57,78 @@ def forward_bounds(plan: Plan, lower: Array, upper: Array) -> list[Interval]:
             intervals.append((lower.reshape(-1, *node.shape), upper.reshape(-1, *node.shape)))
             lines.append(_identity(lower, upper, node))
             continue
-        operator = rule(node.op)
-        interval = node_interval(node, operator, ranges)
-        if operator.linear is not None:
-            here = _constant(lower, interval) if not node.inputs else _through_linear(node, inputs)
-        elif operator.relax is not None:
-            here = _through_lines(operator.relax(node, ranges), inputs)
-        else:
-            here = _constant(lower, interval)
+        interval = node_interval(node, rule(node.op), ranges)
+        here = _through(node, inputs, ranges, interval, lower)
         lines.append(here)
         intervals.append(intersect(interval, _range(here, lower, upper)))
     return intervals
 
 
-def _identity(lower: Array, upper: Array, node: Node) -> Affine:
+class ForwardLines:
+    """Forward lines of the nodes of a relaxation under way, made as far as they are asked for.
+
+    Lines are about the inputs that vary on some box: the others count as constants. What backward bounds have found
+    (`state.intervals`) goes into them.
+
+    useful   for the caller to note that further lines are not worth their time.
+    """
+
+    def __init__(self, state: Relaxed) -> None:
+        xp = array_namespace(state.lower)
+        self._state = state
+        self._varying = xp.nonzero(xp.any(state.upper > state.lower, axis=0))[0]
+        self._lines: list[Affine] = []
+        self.useful = True
+
+    @property
+    def inputs(self) -> int:
+        """How many inputs vary."""
+        return int(self._varying.shape[0])
+
+    def range(self, index: int) -> Interval:
+        """Bounds ``[B, *shape]`` of a node whose interval is known, by its lines alone; never NaN."""
+        state, nodes = self._state, self._state.plan.graph.nodes
+        lower, upper = state.lower[:, self._varying], state.upper[:, self._varying]
+        for position in range(len(self._lines), index + 1):
+            node = nodes[position]
+            if node.op == "Input":
+                self._lines.append(self._start(node))
+                continue
+            inputs = [self._lines[source] for source in node.inputs]
+            ranges = [state.intervals[source] for source in node.inputs]
+            self._lines.append(_through(node, inputs, ranges, state.intervals[position], lower))
+        low, high = _range(self._lines[index], lower, upper)
+        xp = array_namespace(low)
+        return xp.where(abs(low) < xp.inf, low, -xp.inf), xp.where(abs(high) < xp.inf, high, xp.inf)
+
+    def _start(self, node: Node) -> Affine:
+        """The input itself: lines of slope one in what varies, constants elsewhere."""
+        xp = array_namespace(self._state.lower)
+        whole = _identity(self._state.lower, self._state.upper, node, self._varying)
+        fixed = xp.all(self._state.lower == self._state.upper, axis=0)
+        constant = xp.where(fixed, self._state.lower, 0.0).reshape(whole.terms.shape)
+        return replace(whole, lower_constant=constant, upper_constant=constant)
+
+
+def _through(node: Node, inputs: list[Affine], ranges: Sequence[Interval], interval: Interval, like: Array) -> Affine:
+    """Lines around a node's value from those of its inputs, their bounds and its own; `like` is ``[B, n]``."""
+    operator = rule(node.op)
+    if operator.linear is not None and node.inputs:
+        return _through_linear(node, inputs)
+    if operator.linear is None and operator.relax is not None:
+        return _through_lines(operator.relax(node, ranges), inputs)
+    return _constant(like, interval)
+
+
+def _identity(lower: Array, upper: Array, node: Node, index: Array | None = None) -> Affine:
+    """Slope one in the inputs at `index` (None: all), zero in the others."""
     xp = array_namespace(lower)
     batch, size = lower.shape
-    unit = zeros_like_shape((size, size), lower)
-    index = xp.arange(size, **options_like(lower))
-    unit[index, index] = 1
-    coefficients = xp.broadcast_to(unit[None], (batch, size, size)).reshape(batch, size, *node.shape)
+    index = xp.arange(size, **options_like(lower)) if index is None else index
+    count = index.shape[0]
+    unit = zeros_like_shape((count, size), lower)
+    unit[xp.arange(count, **options_like(lower)), index] = 1
+    coefficients = xp.broadcast_to(unit[None], (batch, count, size)).reshape(batch, count, *node.shape)
     zero = zeros_like_shape((batch, *node.shape), lower)
     return Affine(
         coefficients, zero, coefficients, zero, xp.maximum(abs(lower), abs(upper)).reshape(batch, *node.shape)
