@@ -38,6 +38,20 @@ class Rows:
             return self
         return Rows(self.rows[group], self.offsets[group], self.slots[group], self.clauses[group], self.direct)
 
+    def only(self, clauses: Array) -> Rows:
+        """The clauses at these positions ``[k]`` with their rows alone."""
+        xp = array_namespace(self.rows)
+        slots = self.slots[:, clauses]
+        groups, count, depth = slots.shape
+        where = slots.reshape(groups, count * depth)
+        lead = xp.arange(groups, **options_like(slots))[:, None]
+        missing = self.rows.shape[1]
+        rows = xp.concat([self.rows, xp.zeros_like(self.rows[:, :1])], axis=1)[lead, where]
+        offsets = xp.concat([self.offsets, xp.full_like(self.offsets[:, :1], xp.inf)], axis=1)[lead, where]
+        place = xp.arange(count * depth, **options_like(slots)).reshape(1, count, depth)
+        kept = xp.where(slots == missing, count * depth, place)
+        return Rows(rows, offsets, kept, self.clauses[:, clauses], self.direct)
+
     def by_clause(self, values: Array, fill: float) -> Array:
         """Row values ``[B, R, ...]`` arranged as ``[B, K, S, ...]``, `fill` where a clause has fewer rows."""
         xp = array_namespace(values)

@@ -154,6 +154,11 @@ def test_prepared_rows_mean_the_same_as_the_groups(seed, counts):
             largest = np.asarray(own.strongest(margins))[0]
             present = np.asarray(own.clauses)[0]
             assert present.sum() == group.count
+            chosen = np.array([len(present) - 1, 0])[: index + 1]
+            fewer = rows.only(backend.array(chosen)).of(backend.array(np.array([index])))
+            values = (fewer.rows @ backend.array(y[:, None]))[:, :, 0] - fewer.offsets
+            np.testing.assert_allclose(np.asarray(fewer.strongest(values))[0], largest[chosen], rtol=1e-9, atol=1e-12)
+            np.testing.assert_array_equal(np.asarray(fewer.clauses)[0], present[chosen])
             violated = (largest <= 0) & present
             exact = group.rows @ y - group.offsets
             for k in range(group.count):

@@ -147,6 +147,35 @@ def test_workers_and_batches_agree():
         assert report.closed, options
 
 
+@pytest.mark.parametrize("device", [None, "cpu"])
+def test_rows_of_clauses_that_are_refuted_everywhere_are_not_bounded_again(monkeypatch, device):
+    """Two of three clauses fall at the root; the record still tells the clauses apart."""
+    graph = dense((3, 12, 12, 2), 3)
+    corners = np.random.default_rng(0).uniform(-1, 1, (20_000, 3))
+    least = (output_vector(graph, corners) @ [1.0, -1.0]).min()
+    far, near = ([[0.0, 1.0], [1.0, 1.0]], [-90.0, -90.0]), ([[1.0, -1.0]], [least - 0.02])
+    property = property_of(graph, [(-np.ones(3), np.ones(3), [far, near, far])])
+    bounded = []
+    genuine = input_split.row_bounds
+
+    def counted(state, rows, *arguments, **options):
+        bounded.append(rows.shape[1])
+        return genuine(state, rows, *arguments, **options)
+
+    monkeypatch.setattr(input_split, "row_bounds", counted)
+    report, offered = run(graph, property, Backend("float64", device), batch=16, record=True)
+    assert report.closed
+    assert not offered
+    assert bounded[0] == 5
+    # A clause has room for two rows.
+    assert len(bounded) > 2
+    assert set(bounded[1:]) == {2}
+    volume = np.zeros(3)
+    for lower, upper, _, clause in (map(np.asarray, part) for part in report.refuted):
+        np.add.at(volume, clause, np.prod(upper - lower, axis=1))
+    np.testing.assert_allclose(volume, 8.0)
+
+
 def test_a_point_box_is_decided():
     graph = dense((2, 4, 2), 1)
     value = output_vector(graph, np.zeros((1, 2)))[0]

@@ -198,7 +198,36 @@ def _step(
         if defined.shape[0]:
             outcomes += _step(plan, rows, options, deadline, memory, domains.pick(defined))
         return outcomes
-    return [_bounded(plan, rows, options, deadline, memory, domains, state)]
+    return [_on_open_clauses(plan, rows, options, deadline, memory, domains, state)]
+
+
+def _on_open_clauses(
+    plan: Plan,
+    rows: Rows,
+    options: SplitOptions,
+    deadline: Deadline,
+    memory: MemoryBudget,
+    domains: Domains,
+    state: Relaxed,
+) -> _Outcome:
+    """`_bounded` with the clauses alone that are open on some box of the batch: often one of many is left (Lyapunov
+    conditions, whose other clauses say that a point is outside the region)."""
+    xp = array_namespace(domains.lower)
+    used = xp.nonzero(xp.any(domains.active, axis=0))[0]
+    count = domains.active.shape[1]
+    # Choosing rows takes as long as there are groups.
+    if used.shape[0] == count or rows.rows.shape[0] > len(domains):
+        return _bounded(plan, rows, options, deadline, memory, domains, state)
+    narrow = replace(domains, active=domains.active[:, used])
+    outcome = _bounded(plan, rows.only(used), options, deadline, memory, narrow, state)
+
+    def widened(part: Domains) -> Domains:
+        active = xp.zeros((len(part), count), dtype=xp.bool, **options_like(used))
+        active[:, used] = part.active
+        return replace(part, active=active)
+
+    refuted = outcome.refuted and (*outcome.refuted[:3], used[outcome.refuted[3]])
+    return replace(outcome, children=widened(outcome.children), stuck=widened(outcome.stuck), refuted=refuted)
 
 
 def _opened(plan: Plan, options: SplitOptions, domains: Domains, index: Array, error: UndefinedOnRegion) -> _Outcome:
