@@ -125,7 +125,9 @@ def row_bounds(
                 for name in ("coefficients", "constant", "lower")
             )
         )
-    return replace(bound, lower=xp.maximum(bound.lower, _output_rows(state, rows, offsets)))
+    better = xp.maximum(bound.lower, _output_rows(state, rows, offsets))
+    # Where the lines' arithmetic failed, nothing is claimed.
+    return replace(bound, lower=xp.where(abs(bound.lower) < xp.inf, better, bound.lower))
 
 
 @np.errstate(invalid="ignore", over="ignore")
