@@ -234,7 +234,7 @@ class _Run:
                 if witness is not None:
                     return Verdict.SAT, witness
             stretch *= 2
-        return self._undecided(inputs, attacking)
+        return self._undecided(attacking)
 
     def _small(self, activations: ActivationTurns | None) -> bool:
         """Whether mixed-integer programming is worth a try, once."""
@@ -245,17 +245,9 @@ class _Run:
         tried = any(phase.name == "milp" for phase in self.job.log.phases)
         return not tried and layout is not None and layout.width <= PROGRAMME_AT_MOST
 
-    def _undecided(self, inputs: InputTurns | None, attacking: bool) -> tuple[Verdict, Witness | None]:
-        """All searches ended without deciding: boxes too small for float32 are searched in float64; where bounds alone
-        were wanted or possible, a longer attack follows."""
+    def _undecided(self, attacking: bool) -> tuple[Verdict, Witness | None]:
+        """All searches ended without deciding: where bounds alone were wanted or possible, a longer attack follows."""
         deadline = self.job.deadline
-        if inputs is not None:
-            witness = inputs.run_in_double()
-            if witness is not None:
-                return Verdict.SAT, witness
-            if inputs.closed:
-                self.job.log.record = inputs.record if self.job.options.record else None
-                return Verdict.UNSAT, None
         longest = deadline.remaining if self.job.log.undefined is None else UNDEFINED_ATTACK_SECONDS
         witness = attack_for(self.job, min(longest, 0.25 * deadline.remaining)) if attacking else None
         if witness is not None:

@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 
 
 class InputTurns:
-    """Branch-and-bound on the input box; boxes too small for float32 are searched in float64 at the end.
+    """Branch-and-bound on the input box; boxes that float32 cannot settle are searched in float64 after the others.
 
     With `one_pass`, every box is bounded once and not split.
     """
 
     def __init__(self, job: Job, one_pass: bool = False) -> None:
         self._job = job
+        self._setting = job.setting
         self._record = BoxRecord()
         self._one_pass = one_pass
         self._pool = Pool([job.setting.root()])
@@ -44,7 +45,12 @@ class InputTurns:
     @property
     def finished(self) -> bool:
         """Whether there is nothing left to do."""
-        return not len(self._pool) or self._exhausted
+        return self._exhausted or not (len(self._pool) or self._doubles)
+
+    @property
+    def _doubles(self) -> bool:
+        """Whether float64 is still to be tried on what is stuck."""
+        return bool(self._stuck) and self._setting.backend.dtype != "float64" and not self._one_pass
 
     @property
     def record(self) -> Record:
@@ -55,27 +61,24 @@ class InputTurns:
         """Search until the deadline; a witness if one was found."""
         if self.finished:
             return None
+        if not len(self._pool):
+            self._continue_in_double()
         # Work on a batch that a turn cut short is lost, so after a turn too short for any batch the next is longer.
         until = self._job.deadline.sooner(self._patience * deadline.remaining)
-        report = self._stretch(self._job.setting, self._pool, until)
+        report = self._stretch(until)
         self._patience = 1.0 if report.visited else 2.0 * self._patience
         self._stuck += report.stuck
         self._exhausted = report.exhausted
         witness: Witness | None = report.witness
         return witness
 
-    def run_in_double(self) -> Witness | None:
-        """Search the boxes that reached float32's resolution in float64, until the deadline; a witness if one was
-        found. What stays open is stuck for good."""
-        setting = self._job.setting
-        if setting.backend.dtype == "float64" or not self._stuck or self._one_pass:
-            return None
+    def _continue_in_double(self) -> None:
+        """Make the boxes that float32 cannot settle the pool of a search in float64."""
         if self._job.log.undefined is None:
             count = sum(len(part) for part in self._stuck)
             self._job.log.warnings.append(f"{count} boxes reached float32's resolution and were searched in float64")
         self._job.log.undefined = None
-        double = Setting.of(self._job.problem, Backend("float64", setting.backend.device))
-        pool = Pool()
+        double = Setting.of(self._job.problem, Backend("float64", self._setting.backend.device))
         region = to_numpy(double.lower), to_numpy(double.upper)
         for part in self._stuck:
             group = to_numpy(part.group)
@@ -85,11 +88,8 @@ class InputTurns:
             margin = double.backend.array(to_numpy(part.margin))
             ends = double.backend.array(low), double.backend.array(high)
             boxes = Domains(ends[0], ends[1], part.group, part.active, margin, {})
-            pool.push(boxes.pick(double.backend.array((low <= high).all(axis=1))))
-        report = self._stretch(double, pool, self._job.deadline)
-        self._stuck = [*pool.blocks, *report.stuck]
-        witness: Witness | None = report.witness
-        return witness
+            self._pool.push(boxes.pick(double.backend.array((low <= high).all(axis=1))))
+        self._setting, self._stuck = double, []
 
     def _options(self, setting: Setting) -> SplitOptions:
         """Batches that keep a step's working set near the cache, in one worker a core."""
@@ -99,18 +99,19 @@ class InputTurns:
             batch=16 * batch if on_device else batch,
             workers=1 if on_device else self._job.threads,
             record=self._job.options.record,
+            leave_hairs=setting.backend.dtype != "float64" and not self._one_pass,
             # The values that stand for a stair differ between dtypes, so boxes of float32 must not be cut to float64's.
             stairs=setting.stairs if setting is self._job.setting and not self._job.options.record else {},
         )
 
-    def _stretch(self, setting: Setting, pool: Pool, deadline: Deadline) -> SplitReport:
+    def _stretch(self, deadline: Deadline) -> SplitReport:
         """Search the pool for a while and book what was done."""
         started = time.monotonic()
-        job = self._job
+        job, setting = self._job, self._setting
         report = search(
             setting.plan,
             setting.rows,
-            pool,
+            self._pool,
             self._options(setting),
             deadline,
             job.memory,
@@ -121,7 +122,7 @@ class InputTurns:
             self._record.add(*refuted)
         job.log.phase("bounds" if self._one_pass else "input split", started, report.visited)
         job.log.booked(report.visited, report.splits, report.halvings)
-        left = min([pool.margin, *(float(part.margin.min()) for part in report.stuck)])
+        left = min([self._pool.margin, *(float(part.margin.min()) for part in report.stuck)])
         job.log.best_bound = left if np.isfinite(left) else None
         job.log.undefined = report.undefined or job.log.undefined
         return report

@@ -147,6 +147,21 @@ def test_workers_and_batches_agree():
         assert report.closed, options
 
 
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10_000), gap=st.sampled_from([-1e-8, 0.0, 1e-8]))
+def test_what_only_rounding_keeps_open_is_left_to_another_dtype(seed, gap):
+    """A linear function's least value is known to a few roundoffs: one box, and neither closed nor split."""
+    graph = Backend("float32").graph(dense((2, 2), seed))
+    corners = np.array(list(itertools.product((-1.0, 1.0), repeat=2)))
+    least = output_vector(Backend("float64").graph(graph), corners)[:, 0].min()
+    property = property_of(graph, [(-np.ones(2), np.ones(2), [([[1.0, 0.0]], [least + gap])])])
+    report, offered = run(graph, property, Backend("float32"), leave_hairs=True)
+    assert report.visited == 1
+    assert not report.closed
+    assert not offered
+    assert sum(len(part) for part in report.stuck) == 1
+
+
 @pytest.mark.parametrize("device", [None, "cpu"])
 def test_rows_of_clauses_that_are_refuted_everywhere_are_not_bounded_again(monkeypatch, device):
     """Two of three clauses fall at the root; the record still tells the clauses apart."""

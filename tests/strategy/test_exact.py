@@ -13,8 +13,9 @@ from boundsmith.verify.result import Verdict
 from boundsmith.verify.strategy import verify_files
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from onnx import helper, numpy_helper
 
-from tests.onnx_files import assert_witness, exact_minimum, is_violated, random_layers, save_dense
+from tests.onnx_files import assert_witness, exact_minimum, is_violated, random_layers, save, save_dense
 from tests.queries import query_of
 
 SETTINGS = settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -121,3 +122,28 @@ def test_an_empty_conjunction_is_violated_anywhere(tmp_path):
         result, read, network = decide(tmp_path, layers, property, attack=attack)
         assert result.verdict is Verdict.SAT
         assert_witness(result, read, {"N": network})
+
+
+def test_the_range_of_a_bounded_output_to_less_than_float32_resolves(tmp_path):
+    """3.4 times a sigmoid that is nearly 1 on the whole box stays below 3.400001: float64 settles the one box."""
+    network = save(
+        tmp_path / "net.onnx",
+        [
+            helper.make_node("Gemm", ["X", "W", "b"], ["z"], transB=1),
+            helper.make_node("Sigmoid", ["z"], ["s"]),
+            helper.make_node("Mul", ["s", "scale"], ["Y"]),
+        ],
+        [("X", (1, 2))],
+        [("Y", (1, 1))],
+        [
+            numpy_helper.from_array(np.ones((1, 2), np.float32), "W"),
+            numpy_helper.from_array(np.full(1, 30.0, np.float32), "b"),
+            numpy_helper.from_array(np.full(1, 3.4, np.float32), "scale"),
+        ],
+    )
+    property = query_of(2, 1, [(Box(-np.ones(2), np.ones(2)), [[-1.0]], [-3.400001])])
+    save_property(property, tmp_path / "query.vnnlib", "2.0")
+    chosen = Options(threads=1, method="input-split")
+    result = verify_files(tmp_path / "query.vnnlib", {"": network}, chosen, Deadline.after(5))
+    assert result.verdict is Verdict.UNSAT
+    assert result.counters["domains"] == 2

@@ -18,6 +18,7 @@ import numpy as np
 
 from ..arrays import array_namespace, options_like, out_of_memory_errors
 from ..bounding.crown import LinearBound, Relaxed, relax, row_bounds
+from ..bounding.interval import rounding
 from ..budget import Deadline, MemoryBudget, TimeUp
 from ..errors import UndefinedOnRegion
 from ..graph import Array, Graph
@@ -46,17 +47,24 @@ HIDDEN_SHARE = 0.3
 ACAS Xu alike, 0 loops)."""
 
 
+HAIR = 2.0
+"""Bounds of rows that are short by this many rounding allowances of their values are left to another dtype."""
+
+
 @dataclass(frozen=True)
 class SplitOptions:
     """batch: boxes a round and worker; workers: threads; refine: CROWN intermediate bounds (else interval ones only);
     record: tell which clauses were refuted on which boxes (boxes are halved only then, never cut); stairs: inputs of
-    which a few values stand for all (`stairs.find_stairs`; none with `record`)."""
+    which a few values stand for all (`stairs.find_stairs`; none with `record`); leave_hairs: boxes on which no more
+    than rounding keeps a clause open are stuck at once, for a dtype that rounds less (all parts of such a box may be
+    as close: properties of ML4ACOPF ask for the range of a bounded output to 1e-6)."""
 
     batch: int = 256
     workers: int = 1
     refine: bool = True
     record: bool = False
     stairs: Mapping[int, Array] = field(default_factory=dict)
+    leave_hairs: bool = False
 
 
 @dataclass
@@ -264,10 +272,13 @@ def _bounded(
         box, clause = xp.nonzero(domains.active & ~active)
         refuted = (domains.lower[box], domains.upper[box], domains.group[box], clause)
     margin = xp.min(xp.where(active, strongest, xp.inf), axis=1)
-    survivors = xp.nonzero(xp.any(active, axis=1))[0]
+    undecided = xp.any(active, axis=1)
+    hairs = undecided & ~xp.any(active & ~(strongest > -_hair(state, own)), axis=1) & options.leave_hairs
+    close = replace(domains, active=active, margin=margin, inherited={}).pick(xp.nonzero(hairs)[0])
+    survivors = xp.nonzero(undecided & ~hairs)[0]
     if survivors.shape[0] == 0:
         nothing = domains.pick(slice(0, 0))
-        return _Outcome(nothing, nothing, domains.lower[:0], domains.group[:0], refuted)
+        return _Outcome(nothing, close, domains.lower[:0], domains.group[:0], refuted)
     inherited = _targets(plan, state, survivors)
     left = Domains(
         domains.lower[survivors],
@@ -289,9 +300,19 @@ def _bounded(
         kept = LinearBound(kept.coefficients[index], kept.constant[index], kept.lower[index])
         own = own.of(index)
     if not len(left):
-        return _Outcome(left, left, points, groups, refuted)
+        return _Outcome(left, concatenate([left, close]), points, groups, refuted)
     children, stuck = _split(left, _scores(left, kept, own), options.stairs)
-    return _Outcome(children, stuck, points, groups, refuted)
+    return _Outcome(children, concatenate([stuck, close]), points, groups, refuted)
+
+
+def _hair(state: Relaxed, own: Rows) -> Array:
+    """By how little each clause's bound ``[B, K]`` may be short for rounding to be the cause."""
+    xp = array_namespace(state.lower)
+    low, high = (end.reshape(end.shape[0], -1) for end in state.intervals[state.plan.output])
+    values = xp.maximum(abs(low), abs(high))
+    size = xp.sum(abs(own.rows) * values[:, None], axis=2) + abs(own.offsets)
+    size = own.strongest(xp.where(xp.isfinite(size), size, 0.0))
+    return HAIR * rounding(low) * xp.clip(size, 0.0, None)
 
 
 def _targets(plan: Plan, state: Relaxed, index: Array) -> dict[int, Interval]:
