@@ -295,9 +295,14 @@ class Ascent:
 
     # --- improving -------------------------------------------------------------------------------------------------
 
+    @property
+    def coefficients(self) -> Array:
+        """The coefficients ``[R, n]`` of the input in the last bounds."""
+        return required(self._corner, "an evaluation before this")
+
     def minimiser(self) -> Array:
         """The corners ``[R, n]`` at which the last bounds are attained (up to rounding)."""
-        a = required(self._corner, "an evaluation before this")
+        a = self.coefficients
         # Arithmetic on the mask takes a sixth of the time of a `where` that broadcasts.
         corner = array_namespace(a).astype(a <= 0, a.dtype)
         corner *= self.base.upper - self.base.lower

@@ -18,6 +18,7 @@ from ..bounding.alpha_crown import condensed, without_inactive
 from ..bounding.crown import relax, row_bounds
 from ..bounding.intermediate import tighten
 from .activation_split import mixture_of
+from .box_slots import with_inputs
 from .branches import BranchPool, Layout, make_layout, start_weights
 from .pieces import with_exact_pieces
 
@@ -55,11 +56,13 @@ def open_root(
     workers: Workers | None = None,
     record: BranchRecord | None = None,
     points: str = "table",
+    inputs: int = 0,
 ) -> Root:
     """Bound every clause on every box ``[G, n]`` and prepare the search of those left open; `points` as for
-    `make_layout`. Raises `TimeUp` and `UndefinedOnRegion`.
+    `make_layout`, `inputs` as for `with_inputs`. Raises `TimeUp` and `UndefinedOnRegion`.
 
-    With a record, every clause takes part from the start and no neuron is left out, so that all is about one root.
+    With a record, inputs are not split (a checker would have to renew bounds in every box), all clauses take part from
+    the start and no neuron is left out, so that all is about one root.
     """
     xp = array_namespace(lower)
     pool = BranchPool()
@@ -93,7 +96,7 @@ def open_root(
             best = xp.maximum(best, before[xp.searchsorted(pairs, group * rows.clauses.shape[1] + clause)])
     if group.shape[0] == 0:
         return Root(None, pool, 0.0)
-    layout = replace(make_layout(base, points), origin=_without_linear(first))
+    layout = with_inputs(replace(make_layout(base, points), origin=_without_linear(first)), inputs)
     domains = layout.root(group, clause, parameters.mixture, start_weights(layout, parameters))
     pool.push(replace(domains, bound=best))
     return Root(layout, pool, float(best.min()))

@@ -16,6 +16,7 @@ from ..budget import TimeUp
 from ..errors import UndefinedOnRegion
 from .activation_root import Root, open_root
 from .activation_split import BranchOptions, BranchReport, mixture_of, search
+from .box_slots import INPUTS_AT_MOST
 from .branches import BranchPool
 from .branching import ascent_of
 from .cuts import Cuts, make_phases
@@ -59,7 +60,8 @@ class ActivationSearch:
     `finer_groups`. `closed` says that every clause is refuted everywhere; `lost` counts leaves that neither bounds nor
     linear programming could decide. cuts: learn clauses from closed domains (not while a proof is recorded); see
     `Options.cuts`. `undefined` names an operator that may have no value on a box: nothing can be done then. points and
-    score: where and by what entries are split, see `make_layout` and `branching.scores`.
+    score: where and by what entries are split, see `make_layout` and `branching.scores`. inputs: up to how many varying
+    inputs these are split, too (0: never); see `box_slots`.
     """
 
     plan: Plan
@@ -74,6 +76,7 @@ class ActivationSearch:
     learnt: Cuts | None = None
     points: str = "table"
     score: str = "bbps"
+    inputs: int = INPUTS_AT_MOST
     root: Root | None = None
     lost: int = 0
     leaves: list[Branches] = field(default_factory=list)
@@ -127,6 +130,7 @@ class ActivationSearch:
                     self.memory,
                     record=self.record,
                     points=self.points,
+                    inputs=self.inputs,
                 )
             except TimeUp:
                 return report
@@ -216,7 +220,8 @@ class ActivationSearch:
         on_device = not isinstance(self.lower, np.ndarray)
         batch = self.memory.rows(per_row, 8192 if on_device else max(16, min(256, 1_000_000 // size)))
         kinked = sum(block.stop - block.start for block in layout.slots if block.kinks is not None)
-        every = TIGHTEN_CURVED_EVERY if layout.width - kinked > CURVED_AT_MOST else TIGHTEN_EVERY
+        curved = sum(block.stop - block.start for block in layout.bound if block.kinks is None)
+        every = TIGHTEN_CURVED_EVERY if curved > CURVED_AT_MOST else TIGHTEN_EVERY
         # Renewed bounds would have to be recorded, too.
         few = kinked <= TIGHTEN_AT_MOST and self.record is None
         return BranchOptions(
@@ -227,6 +232,7 @@ class ActivationSearch:
             rows=self.memory.rows(per_row, 1024),
             score=self.score,
             record=self.record is not None,
+            memory=self.memory,
         )
 
     def promising(self, count: int) -> tuple[Array, Array, Array] | None:

@@ -20,8 +20,9 @@ from ..bounding.alpha import Mixture, gain_to_zero
 from ..bounding.mixtures import spread
 from ..budget import Deadline, TimeUp
 from ..loading.evaluate import output_vector
+from .box_slots import boxed, renewed
 from .branches import Branches, BranchPool, Layout, join, split
-from .branching import ascent_of, candidates, scores, split_points, still_open
+from .branching import ascent_of, contenders, scores, split_points, still_open
 from .cuts import Conflicts, Cuts, Phases, shortened
 from .rounds import on_threads, pieces
 from .tightening import tighten
@@ -35,6 +36,7 @@ a row whose weight has once become tiny does not come back (sat_relu, unsat_v37_
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..budget import MemoryBudget
     from ..graph import Array
     from ..rows import Rows
 
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 class BranchOptions:
     """batch: domains a round and worker; workers: threads; iterations: gradient steps a domain; tried: candidates tried
     for real at each choice; tighten: renew bounds after every so many splits of a domain (0: never); rows: how many
-    rows are bounded at once then."""
+    rows are bounded at once then; memory: for the bounds of split boxes."""
 
     batch: int = 64
     workers: int = 1
@@ -53,6 +55,7 @@ class BranchOptions:
     rows: int = 1024
     record: bool = False
     score: str = "bbps"
+    memory: MemoryBudget | None = None
 
 
 @dataclass
@@ -181,6 +184,9 @@ def _step(
     the next splits of the rest."""
     xp = array_namespace(domains.low)
     mixture = mixture_of(rows, domains.base, domains.clause)
+    renew = partial(renewed, layout, deadline, options.memory) if layout.box is not None else None
+    if renew is not None:
+        domains = renew(domains)
     domains = replace(domains, mixture=spread(mixture, domains.mixture, SPREAD))
     ascent = ascent_of(layout, domains, mixture)
     ascent.evaluate()
@@ -230,11 +236,11 @@ def _step(
         seconds += spent
         mixture, score = Mixture(mixture.rows[kept], mixture.offsets[kept]), score[kept]
         score = xp.where(still_open(layout, survivors), score, 0.0)
-    tried = candidates(score, max(1, options.tried))
+    tried = contenders(layout, score, max(1, options.tried))
     deadline.check()
     if options.tried > 1 and len(survivors) and layout.width:
         lines = fixed(ascent, kept) if layout.curved else None
-        tried, spent = filtered(layout, survivors, tried, mixture, lines)
+        tried, spent = filtered(layout, survivors, tried, mixture, lines, renew)
         seconds += spent
     survivors = replace(survivors, next=tried[:, :1])
     splittable = tried[:, 0] >= 0
@@ -267,7 +273,8 @@ def _tightened(
     bounds."""
     xp = array_namespace(domains.low)
     depth = xp.sum(xp.astype(domains.slot >= 0, xp.int64), axis=1)
-    due = xp.nonzero(depth % options.tighten == 0)[0]
+    # Domains whose box was split have renewed bounds, for much less.
+    due = xp.nonzero((depth % options.tighten == 0) & ~boxed(layout, domains.next[:, 0]))[0]
     if due.shape[0] == 0:
         return domains, xp.arange(len(domains), **options_like(domains.low)), 0.0
     part, empty, seconds = tighten(

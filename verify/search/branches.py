@@ -38,6 +38,7 @@ class Columns:
     kinks   for slots: where it is split, or None where any point will do.
     opened  for slots: whether the parts below and above a kink exclude the kink itself (`plan.Target`).
     table   for slots without kinks: where splits are best; None: in the middle.
+    box     for slots: whether they are entries of the input whose bounds are the domain's box (`box_slots`).
     """
 
     node: int
@@ -47,6 +48,7 @@ class Columns:
     kinks: tuple[float, ...] | None = None
     opened: tuple[bool, bool] = (False, False)
     table: PointTable | None = None
+    box: bool = False
 
     @property
     def stop(self) -> int:
@@ -77,8 +79,18 @@ class Layout:
 
     @property
     def curved(self) -> bool:
-        """Whether some slot has no kinks."""
-        return any(block.kinks is None for block in self.slots)
+        """Whether some slot that a nonlinear node reads has no kinks."""
+        return any(block.kinks is None and block.node in self.base.plan.sources for block in self.slots)
+
+    @property
+    def box(self) -> Columns | None:
+        """The slots that are entries of the input, if there are any."""
+        return next((block for block in self.slots if block.box), None)
+
+    @property
+    def bound(self) -> tuple[Columns, ...]:
+        """The slots whose splits have multipliers: those of the input narrow the box instead."""
+        return tuple(block for block in self.slots if not block.box)
 
     def root(self, base: Array, clause: Array, mixture: Array, weights: Array) -> Branches:
         """Domains without splits, for the given bases and clauses ``[N]``."""
@@ -149,7 +161,10 @@ class Layout:
             found = node_interval(node, rule(node.op), [intervals[source] for source in node.inputs])
             # Entries of a node that is split itself may be known better, or worse: a split below them counts, too.
             intervals[index] = intersect(intervals[index], found) if index in own_slots else found
-        return Base(self.base.plan, own(self.base.lower), own(self.base.upper), intervals)
+        lower, upper = own(self.base.lower), own(self.base.upper)
+        if self.box is not None:
+            lower, upper = (end.reshape(count, -1) for end in intervals[self.box.node])
+        return Base(self.base.plan, lower, upper, intervals)
 
     def parameters(self, domains: Branches, families: Mapping[int, Family]) -> tuple[Parameters, dict[int, Splits]]:
         """The stored parameters in the optimiser's form, and the split constraints by node."""
@@ -170,7 +185,7 @@ class Layout:
                     pair[block.side][:, block.entries] = known
             lines[node] = (pair[0], pair[1])
         splits, betas = {}, {}
-        for block in self.slots:
+        for block in self.bound:
             row, place = xp.nonzero((domains.slot >= block.start) & (domains.slot < block.stop))
             if row.shape[0]:
                 entry = block.entries[domains.slot[row, place] - block.start]
@@ -187,7 +202,7 @@ class Layout:
             # A line that is free at the root may be free in no domain of the batch.
             weights.append(domains.weights[:, block.start : block.stop] if known is None else known[:, block.entries])
         beta = domains.beta + 0
-        for block in self.slots:
+        for block in self.bound:
             row, place = xp.nonzero((domains.slot >= block.start) & (domains.slot < block.stop))
             if row.shape[0]:
                 beta[row, place] = parameters.betas[block.node]
@@ -416,10 +431,10 @@ def make_layout(base: Base, points: str = "table") -> Layout:
             if entries.shape[0]:
                 weights.append(Columns(node, entries, position, side))
                 position += int(entries.shape[0])
-    return Layout(base, tuple(slots), tuple(weights), _derived(plan, {block.node for block in slots}))
+    return Layout(base, tuple(slots), tuple(weights), derived_from(plan, {block.node for block in slots}))
 
 
-def _derived(plan: Plan, slotted: set[int]) -> tuple[int, ...]:
+def derived_from(plan: Plan, slotted: set[int]) -> tuple[int, ...]:
     """Nodes that feed nonlinear nodes and follow from slotted ones by moves, scalings and elementwise functions."""
     nodes = plan.graph.nodes
     needed = {source for index in plan.nonlinear for source in nodes[index].inputs}

@@ -15,6 +15,7 @@ from ..arrays import array_namespace, options_like
 from ..bounding.alpha import Ascent
 from ..ops import rule
 from ..ops.arrays import zeros_like_shape
+from .box_slots import FEW_KINKS, INPUTS_TRIED, promised_by_inputs
 from .branches import kink_inside, undecided
 from .gains import gain
 
@@ -42,7 +43,10 @@ def scores(layout: Layout, domains: Branches, ascent: Ascent, score: str = "bbps
     parts = [xp.zeros((count, 0), dtype=domains.low.dtype, **options_like(domains.low))]
     for block in layout.slots:
         part = by_root.get(block.node)
-        found = 0.0 * domains.low[:, block.start : block.stop] if part is None else part[:, block.entries]
+        if block.box:
+            found = promised_by_inputs(domains, block, ascent)
+        else:
+            found = 0.0 * domains.low[:, block.start : block.stop] if part is None else part[:, block.entries]
         # The tiny term keeps entries apart from decided ones even where the bound does not feel them.
         parts.append(xp.where(xp.isfinite(found), found, 0.0) + 1e-20)
     return xp.where(still_open(layout, domains), xp.concat(parts, axis=1), 0.0)
@@ -77,13 +81,22 @@ def _promises(layout: Layout, ascent: Ascent, score: str) -> Iterator[tuple[int,
 
 
 def still_open(layout: Layout, domains: Branches) -> Array:
-    """Which slots of the domains can be split ``[N, slots]``."""
+    """Which slots of the domains can be split ``[N, slots]``. Entries of a network's input that is affine but for kinks
+    can while more than `FEW_KINKS` others can."""
     xp = array_namespace(domains.low)
     parts = [xp.zeros((len(domains), 0), dtype=xp.bool, **options_like(domains.low))]
     for block in layout.slots:
         here = slice(block.start, block.stop)
         parts.append(undecided(domains.low[:, here], domains.high[:, here], block.kinks, block.opened))
-    return xp.concat(parts, axis=1)
+    found = xp.concat(parts, axis=1)
+    box = layout.box
+    if box is not None and box.node not in layout.base.plan.sources:
+        here = slice(box.start, box.stop)
+        own = found[:, here] + False
+        found[:, here] = False
+        few = 0 if layout.curved else FEW_KINKS
+        found[:, here] = own & (xp.sum(xp.astype(found, xp.int64), axis=1) > few)[:, None]
+    return found
 
 
 def _moves(layout: Layout, source: int) -> tuple[int, list[int]]:
@@ -151,6 +164,19 @@ def candidates(score: Array, count: int) -> Array:
     else:
         top = xp.argsort(-score, axis=1)[:, :count]
     return xp.where(xp.take_along_axis(score, top, axis=1) > 0, top, -1)
+
+
+def contenders(layout: Layout, score: Array, count: int) -> Array:
+    """The slots to try ``[N, ...]``: the `candidates`, and where inputs are split as well, the best of these. Their
+    scores do not compete: what a smaller box gains, no coefficient says, so that trials must decide."""
+    box = layout.box
+    if box is None:
+        return candidates(score, count)
+    xp = array_namespace(score)
+    own = candidates(score[:, box.start : box.stop], INPUTS_TRIED)
+    others = score + 0
+    others[:, box.start : box.stop] = 0.0
+    return xp.concat([candidates(others, count), xp.where(own >= 0, own + box.start, -1)], axis=1)
 
 
 def ascent_of(layout: Layout, domains: Branches, mixture: Mixture) -> Ascent:

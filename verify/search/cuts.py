@@ -65,6 +65,11 @@ class Phases:
         phase = domains.point == self.kink[xp.clip(domains.slot, 0, None)]
         return xp.all((domains.slot < 0) | phase, axis=1)
 
+    def all_phases(self, literals: frozenset[int]) -> bool:
+        """Whether the literals' slots all have phases."""
+        slots = [literal % self.width for literal in literals]
+        return not slots or bool((self.kink[slots] == self.kink[slots]).all())
+
     def of_splits(self, domains: Branches) -> Array:
         """The literals ``[N, D]`` of the domains' splits; -1 where there is none."""
         xp = array_namespace(domains.low)
@@ -224,7 +229,10 @@ class Cuts:
         self.learnt += self.clauses.setdefault(key, Clauses(2 * self.phases.width)).add(clause)
 
     def _resolve(self, key: Key, path: list[int], clause: frozenset[int]) -> None:
-        """Carry a conflict upwards: past splits that it does not name, and together with the sibling's."""
+        """Carry a conflict upwards: past splits that it does not name, and together with the sibling's. One that names
+        splits that are no phases teaches nothing: their points are not in their literals."""
+        if not self.phases.all_phases(clause):
+            return
         width = self.phases.width
         while path:
             last, path = path[-1], path[:-1]

@@ -67,7 +67,7 @@ def _worth(layout: Layout, score: Array) -> Array | None:
     curved = [xp.zeros_like(score[:, :0])]
     for block in layout.slots:
         own = score[:, block.start : block.stop]
-        curved.append(own if block.kinks is None else xp.full_like(own, -1.0))
+        curved.append(own if block.kinks is None and not block.box else xp.full_like(own, -1.0))
     ranked = xp.concat(curved, axis=1)
     if ranked.shape[1] <= CURVED_AT_MOST:
         return None

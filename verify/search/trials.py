@@ -14,12 +14,13 @@ from ..bounding.alpha import Ascent, Mixture
 from ..bounding.families import Family, Side
 from ..ops import rule
 from . import branching
+from .box_slots import INPUT_WORTH, boxed
 from .branches import split
 from .branching import split_points
 from .gains import touching
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from ..bounding.alpha import Base
     from ..graph import Array, Node
@@ -29,13 +30,19 @@ if TYPE_CHECKING:
 
 @np.errstate(all="ignore")
 def filtered(
-    layout: Layout, domains: Branches, tried: Array, mixture: Mixture, lines: Mapping[int, Fixed] | None = None
+    layout: Layout,
+    domains: Branches,
+    tried: Array,
+    mixture: Mixture,
+    lines: Mapping[int, Fixed] | None = None,
+    renew: Callable[[Branches], Branches] | None = None,
 ) -> tuple[Array, float]:
     """Reorder candidate slots ``[N, k]`` by the worse of their two children's bounds, best first; also the seconds
     spent in bounds.
 
     lines   the domains' own lines (see `fixed`): children differ from them only where a split changed an interval,
             which is much cheaper than families of tangents for every child.
+    renew   what gives children of split boxes the bounds that they would have.
     """
     known = None if lines is None else layout.bounds(domains)
     xp = array_namespace(domains.low)
@@ -47,6 +54,8 @@ def filtered(
         trial = replace(domains, next=xp.clip(slots, 0, None))
         first = trial.next[:, 0]
         children = split(trial, 0, split_points(layout, trial, first), layout.opened(first)).pick(slice(2 * count))
+        if renew is not None:
+            children = renew(children)
         both = _twice(mixture)
         if lines is None or known is None:
             bound, spent = branching.trial_bounds(layout, children, both)
@@ -57,6 +66,8 @@ def filtered(
             spent = ascent.seconds
         seconds += spent
         quality = xp.minimum(bound[:count], bound[count:]) + 1e-3 * xp.maximum(bound[:count], bound[count:])
+        gained = xp.clip(quality - domains.bound, 0.0, None)
+        quality = quality + xp.where(boxed(layout, slots[:, 0]), (INPUT_WORTH - 1.0) * gained, 0.0)
         # minus infinity minus infinity and the like
         quality = xp.where(xp.isnan(quality), -xp.inf, quality)
         worst.append(xp.where(slots[:, 0] >= 0, quality, -xp.inf))
