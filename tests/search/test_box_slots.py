@@ -50,11 +50,11 @@ def steep():
     rng = np.random.default_rng(3)
     nodes = [
         node("x", "Input", (), (2,)),
-        node("a", "Linear", (0,), (12,), {"weight": 6.0 * rng.normal(size=(12, 2)), "bias": rng.normal(size=12)}),
-        node("s", "Sin", (1,), (12,)),
-        node("b", "Linear", (2,), (8,), {"weight": rng.normal(size=(8, 12)), "bias": rng.normal(size=8)}),
-        node("t", "Sin", (3,), (8,)),
-        node("y", "Linear", (4,), (1,), {"weight": rng.normal(size=(1, 8)), "bias": np.zeros(1)}),
+        node("a", "Linear", (0,), (6,), {"weight": 3.0 * rng.normal(size=(6, 2)), "bias": rng.normal(size=6)}),
+        node("s", "Sin", (1,), (6,)),
+        node("b", "Linear", (2,), (6,), {"weight": rng.normal(size=(6, 6)), "bias": rng.normal(size=6)}),
+        node("t", "Sin", (3,), (6,)),
+        node("y", "Linear", (4,), (1,), {"weight": rng.normal(size=(1, 6)), "bias": np.zeros(1)}),
     ]
     return Graph(tuple(nodes), (0,), (5,))
 
@@ -204,7 +204,7 @@ def search_rows(domains, graph):
 
 
 def test_a_steep_network_of_two_inputs_closes():
-    axis = np.linspace(-1, 1, 700)
+    axis = np.linspace(-1, 1, 500)
     points = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
     graph = steep()
     least = outputs(graph, points).min()
@@ -213,12 +213,12 @@ def test_a_steep_network_of_two_inputs_closes():
     found = {}
     for inputs in (0, 8):
         search = with_slots(problem, inputs)
-        report = search.run(Rounds(60), lambda *_: None)
+        report = search.run(Rounds(40), lambda *_: None)
         found[inputs] = search.closed, report.visited
     assert not found[0][0]
     assert found[0][1] > 2000
     assert found[8][0]
-    assert found[8][1] < 1500
+    assert found[8][1] < 200
 
 
 def test_many_inputs_open_ends_and_records_leave_inputs_out():

@@ -176,7 +176,8 @@ def contenders(layout: Layout, score: Array, count: int) -> Array:
     own = candidates(score[:, box.start : box.stop], INPUTS_TRIED)
     others = score + 0
     others[:, box.start : box.stop] = 0.0
-    return xp.concat([candidates(others, count), xp.where(own >= 0, own + box.start, -1)], axis=1)
+    # First, so that of candidates that gain nothing by themselves inputs are taken: a smaller box gains in the end.
+    return xp.concat([xp.where(own >= 0, own + box.start, -1), candidates(others, count)], axis=1)
 
 
 def ascent_of(layout: Layout, domains: Branches, mixture: Mixture) -> Ascent:
