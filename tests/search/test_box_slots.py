@@ -15,7 +15,7 @@ from boundsmith.verify.search.activation_root import open_root
 from boundsmith.verify.search.activation_split import mixture_of
 from boundsmith.verify.search.box_slots import boxed, renewed, with_inputs
 from boundsmith.verify.search.branches import split
-from boundsmith.verify.search.branching import still_open, trial_bounds
+from boundsmith.verify.search.branching import contenders, still_open, trial_bounds
 from boundsmith.verify.search.cuts import Cuts, make_phases
 from boundsmith.verify.search.leaves import programme
 from boundsmith.verify.search.record import BranchRecord
@@ -245,3 +245,14 @@ def test_conflicts_of_split_boxes_teach_nothing():
     cuts._resolve((0, 0), [0, layout.box.stop + phases.width], frozenset([0, layout.box.stop + phases.width]))
     assert not cuts.clauses
     assert not cuts.halves
+
+
+def test_neurons_are_tried_where_no_input_may_be_split():
+    layout, _, _ = opened(FOUR, 3)
+    score = np.zeros((2, layout.width))
+    score[:, layout.box.stop + 1] = 1.0
+    score[1, 0] = 2.0
+    tried = contenders(layout, score, 1)
+    assert tried[:, 0].tolist() == [layout.box.stop + 1, 0]
+    assert tried[1, 1] == layout.box.stop + 1
+    assert (tried[0, 1:] == -1).all()

@@ -6,10 +6,10 @@ search itself, so that the trial bounds of all candidates are about what each sp
 
 Measured on a shared core with `--method activation-split`, without and with splits of inputs (domains, seconds; "open":
 not decided then). Two to five inputs: cersyve pendulum_finetune_con open after 60,439 in 20 s, 79 in 0.5 s;
-point_mass_finetune_con open after 29,381 in 12 s, 289 in 0.5 s; lane_keep_finetune_inv open after 735 in 6 s, 13,075 in 11 s.
-Open in both: ACAS Xu 1_1, property 6, bound -123 after 504 in 15 s, -3.6 after 14,820 in 16 s; lsnc
-quadrotor2d_state_0, bound -2.7, -0.2 in 10 s. Thirty inputs: safenlp ruarobot hyperrectangle_992 2,063 in 4 s, open after 42,495 in 8 s with
-`INPUT_WORTH` 30, 3,199 in 7 s with 1: hence `INPUTS_AT_MOST`.
+point_mass_finetune_con open after 29,381 in 12 s, 289 in 0.5 s; lane_keep_finetune_inv open after 735 in 6 s, 13,075 in
+11 s. Open in both: ACAS Xu 1_1, property 6, bound -123 after 504 in 15 s, -3.6 after 14,820 in 16 s; lsnc
+quadrotor2d_state_0, bound -2.7, -0.2 in 10 s. Thirty inputs: safenlp ruarobot hyperrectangle_992 2,063 in 4 s, open
+after 42,495 in 8 s with `INPUT_WORTH` 30, 3,199 in 7 s with 1: hence `INPUTS_AT_MOST`.
 """
 
 from __future__ import annotations

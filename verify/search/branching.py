@@ -177,7 +177,8 @@ def contenders(layout: Layout, score: Array, count: int) -> Array:
     others = score + 0
     others[:, box.start : box.stop] = 0.0
     # First, so that of candidates that gain nothing by themselves inputs are taken: a smaller box gains in the end.
-    return xp.concat([xp.where(own >= 0, own + box.start, -1), candidates(others, count)], axis=1)
+    tried = xp.concat([xp.where(own >= 0, own + box.start, -1), candidates(others, count)], axis=1)
+    return xp.take_along_axis(tried, xp.argsort(xp.astype(tried < 0, xp.int64), axis=1), axis=1)
 
 
 def ascent_of(layout: Layout, domains: Branches, mixture: Mixture) -> Ascent:
