@@ -17,7 +17,7 @@ from .setting import Setting
 if TYPE_CHECKING:
     from .budget import Deadline
     from .result import Witness
-    from .search.branches import Layout
+    from .search.layout import Layout
     from .setting import Job
 
 

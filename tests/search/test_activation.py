@@ -15,8 +15,9 @@ from boundsmith.verify.loading.evaluate import evaluate
 from boundsmith.verify.programs.milp import solve_by_milp
 from boundsmith.verify.search.activation_root import open_root
 from boundsmith.verify.search.activation_split import BranchOptions, mixture_of
-from boundsmith.verify.search.branches import BranchPool, join, make_layout, split
+from boundsmith.verify.search.branches import BranchPool, join, split
 from boundsmith.verify.search.branching import ascent_of, scores, split_points, still_open
+from boundsmith.verify.search.layout import make_layout
 from boundsmith.verify.search.tightening import tighten
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st

@@ -145,6 +145,18 @@ def margins_of(values, layout, mixture, child):
     return (outputs @ mixture.rows[child].T - mixture.offsets[child]).max(axis=1)
 
 
+def scored(problem):
+    """The root's layout, domain, mixture, ascent after one evaluation, and scores of the slots."""
+    search = search_of(problem)
+    root = open_root(search.plan, search.rows, search.lower, search.upper, NEVER, search.memory)
+    domains = root.pool.pop(1)
+    mixture = mixture_of(search.rows, domains.base, domains.clause)
+    ascent = ascent_of(root.layout, domains, mixture)
+    ascent.evaluate()
+    ascent.forward()
+    return root.layout, domains, mixture, ascent, scores(root.layout, domains, ascent)[0]
+
+
 def test_only_entries_that_matter_have_a_score():
     """Three neurons, of which the output reads one strongly, one weakly and one not at all."""
     rng = np.random.default_rng(0)
@@ -157,18 +169,11 @@ def test_only_entries_that_matter_have_a_score():
     graph = Graph(nodes, (0,), (3,))
     # Unsafe where the output is small; strictly more than what relaxing costs separates it from its least value.
     problem = problem_of(graph, (-np.ones(3), np.ones(3), [(np.ones((1, 1)), np.array([rng.uniform(-0.2, 0.2)]))]))
-    search = search_of(problem)
-    root = open_root(search.plan, search.rows, search.lower, search.upper, NEVER, search.memory)
-    domains = root.pool.pop(1)
-    ascent = ascent_of(root.layout, domains, mixture_of(search.rows, domains.base, domains.clause))
-    ascent.evaluate()
-    ascent.forward()
-    score = scores(root.layout, domains, ascent)[0]
+    layout, domains, mixture, ascent, score = scored(problem)
     assert score[2] > 50 * score[0] > 0
     assert score[1] < 1e-12
     tried = np.array([[0, 1, 2]])
-    mixture = mixture_of(search.rows, domains.base, domains.clause)
-    assert filtered(root.layout, domains, tried, mixture, fixed(ascent, np.arange(1)))[0][0, 0] == 2
+    assert filtered(layout, domains, tried, mixture, fixed(ascent, np.arange(1)))[0][0, 0] == 2
 
 
 def test_both_factors_of_a_product_have_a_score():
@@ -181,16 +186,10 @@ def test_both_factors_of_a_product_have_a_score():
     )
     graph = Graph(nodes, (0,), (4,))
     problem = problem_of(graph, (-np.ones(2), np.ones(2), [(np.ones((1, 1)), np.array([-1.3]))]))
-    search = search_of(problem)
-    root = open_root(search.plan, search.rows, search.lower, search.upper, NEVER, search.memory)
-    domains = root.pool.pop(1)
-    ascent = ascent_of(root.layout, domains, mixture_of(search.rows, domains.base, domains.clause))
-    ascent.evaluate()
-    ascent.forward()
-    score = scores(root.layout, domains, ascent)[0]
+    score = scored(problem)[-1]
     assert len(score) == 2
     assert (score > 1e-3).all()
-    search.root = None
+    search = search_of(problem)
     search.run(Deadline.after(20.0), checker(problem))
     assert search.closed
 

@@ -19,7 +19,8 @@ from ..bounding.crown import relax, row_bounds
 from ..bounding.intermediate import tighten
 from .activation_split import mixture_of
 from .box_slots import with_inputs
-from .branches import BranchPool, Layout, make_layout, start_weights
+from .branches import BranchPool
+from .layout import Layout, make_layout, start_weights
 from .pieces import with_exact_pieces
 
 if TYPE_CHECKING:

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from ..graph import Array, Graph
     from ..problem import Group
     from ..rows import Rows
-    from .branches import Branches, Layout
+    from .branches import Branches
+    from .layout import Layout
     from .record import BranchRecord
 
 TIGHTEN_AT_MOST = 400

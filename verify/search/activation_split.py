@@ -21,7 +21,7 @@ from ..bounding.mixtures import spread
 from ..budget import Deadline, TimeUp
 from ..loading.evaluate import output_vector
 from .box_slots import boxed, renewed
-from .branches import Branches, BranchPool, Layout, join, split
+from .branches import Branches, BranchPool, join, split
 from .branching import ascent_of, contenders, scores, split_points, still_open
 from .cuts import Conflicts, Cuts, Phases, shortened
 from .rounds import on_threads, pieces
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from ..budget import MemoryBudget
     from ..graph import Array
     from ..rows import Rows
+    from .layout import Layout
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,14 @@ import numpy as np
 from ..arrays import array_namespace, options_like
 from ..bounding.crown import relax
 from ..errors import UndefinedOnRegion
-from .branches import Columns, derived_from, undecided
+from .layout import Columns, derived_from, undecided
 
 if TYPE_CHECKING:
     from ..bounding.alpha import Ascent
     from ..budget import Deadline, MemoryBudget
     from ..graph import Array
-    from .branches import Branches, Layout
+    from .branches import Branches
+    from .layout import Layout
 
 INPUTS_AT_MOST = 8
 """Varying inputs up to which they are split: halving one of many changes few bounds, and covering a box with smaller

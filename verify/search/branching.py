@@ -16,15 +16,16 @@ from ..bounding.alpha import Ascent
 from ..ops import rule
 from ..ops.arrays import zeros_like_shape
 from .box_slots import FEW_KINKS, INPUTS_TRIED, promised_by_inputs
-from .branches import kink_inside, undecided
 from .gains import gain
+from .layout import kink_inside, undecided
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..bounding.alpha import Mixture
     from ..graph import Array
-    from .branches import Branches, Columns, Layout
+    from .branches import Branches
+    from .layout import Columns, Layout
 
 
 @np.errstate(all="ignore")

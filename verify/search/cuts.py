@@ -29,12 +29,13 @@ import numpy as np
 
 from ..arrays import array_namespace, options_like, to_numpy
 from ..bounding.alpha import Mixture
-from .branches import Branches, Layout, join
+from .branches import Branches, join
 from .branching import ascent_of, scores, trial_bounds
 
 if TYPE_CHECKING:
     from ..budget import Deadline
     from ..graph import Array
+    from .layout import Layout
 
 LONGEST = 24
 """Phases up to which a clause is kept."""

@@ -18,7 +18,8 @@ from ..bounding.interval import intersect
 from ..bounding.parameters import Base
 from ..bounding.plan import make_plan
 from ..rows import prepare_rows
-from .branches import Branches, BranchPool, Layout, join
+from .branches import Branches, BranchPool, join
+from .layout import Layout
 from .leaves import closed_ends
 
 if TYPE_CHECKING:

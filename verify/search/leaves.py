@@ -17,7 +17,8 @@ from .activation_split import mixture_of
 if TYPE_CHECKING:
     from ..graph import Array, Graph
     from ..rows import Rows
-    from .branches import Branches, Layout
+    from .branches import Branches
+    from .layout import Layout
 
 
 def programme(layout: Layout, graph: Graph, rows: Rows, domain: Branches) -> dict[str, Any]:

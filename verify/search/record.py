@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..arrays import to_numpy
-from .branches import Branches, Columns, join
+from .branches import Branches, join
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..bounding.parameters import Base
     from ..graph import Array
     from ..programs.certified import Weights
-    from .branches import Layout
+    from .layout import Columns, Layout
 
 FORMAT = 1
 """Version of the arrays' names and meanings."""

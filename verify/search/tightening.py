@@ -16,11 +16,12 @@ import numpy as np
 from ..arrays import array_namespace
 from ..bounding.alpha import Ascent, Mixture, Objective, gain_to_zero
 from ..bounding.intermediate import entry_rows
-from .branches import Branches, Columns, Layout, undecided
+from .layout import Columns, Layout, undecided
 
 if TYPE_CHECKING:
     from ..budget import Deadline
     from ..graph import Array
+    from .branches import Branches
 
 ITERATIONS = 4
 """Gradient steps for each entry's bounds (on MNIST 256x6, 20 decide hardly more entries than 4)."""

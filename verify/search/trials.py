@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from ..bounding.alpha import Base
     from ..graph import Array, Node
     from ..ops.rule import Interval
-    from .branches import Branches, Layout
+    from .branches import Branches
+    from .layout import Layout
 
 
 @np.errstate(all="ignore")
