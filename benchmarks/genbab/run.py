@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from boundsmith.verify.loading.network import load
-from methods import METHODS, Task
+from methods import METHODS, SEARCHES, Task
 from train import images
 
 COLUMNS = ("network", "image", "method", "limit", "status", "seconds", "domains")
@@ -28,19 +28,32 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 def table(rows: list[dict[str, str]]) -> str:
-    """A Markdown table: for each network and method how many instances were proved (of how many), the mean seconds of
-    all of them, and the median of domains of those proved."""
-    lines = ["| network | method | proved | seconds | domains |", "|---|---|---|---|---|"]
+    """A Markdown table of the instances that all methods were run on: for each network and method how many
+    it proves; for searches also the mean seconds of all instances and the
+    median of domains of those proved."""
+    lines = ["| network | instances | " + " | ".join(METHODS) + " |", "|---|" + "---|" * (1 + len(METHODS))]
+    totals = dict.fromkeys(METHODS, 0)
+    count = 0
     for network in dict.fromkeys(row["network"] for row in rows):
+        own = {(row["image"], row["method"]): row for row in rows if row["network"] == network}
+        common = [image for image, _ in own if all((image, method) in own for method in METHODS)]
+        common = list(dict.fromkeys(common))
+        cells = []
         for method in METHODS:
-            own = [row for row in rows if (row["network"], row["method"]) == (network, method)]
-            if not own:
-                continue
-            proved = [row for row in own if row["status"] == "proved"]
-            seconds = np.mean([float(row["seconds"]) for row in own])
-            domains = np.median([int(row["domains"]) for row in proved]) if proved else 0
-            lines.append(f"| {network} | {method} | {len(proved)} of {len(own)} | {seconds:.2f} | {domains:.0f} |")
+            found = [own[image, method] for image in common]
+            proved = [row for row in found if row["status"] == "proved"]
+            totals[method] += len(proved)
+            cells.append(f"{len(proved)}" + (_effort(found, proved) if method in SEARCHES else ""))
+        count += len(common)
+        lines.append(f"| {network} | {len(common)} | " + " | ".join(cells) + " |")
+    lines.append(f"| all | {count} | " + " | ".join(str(totals[method]) for method in METHODS) + " |")
     return "\n".join(lines)
+
+
+def _effort(found: list[dict[str, str]], proved: list[dict[str, str]]) -> str:
+    seconds = np.mean([float(row["seconds"]) for row in found]) if found else 0.0
+    domains = np.median([int(row["domains"]) for row in proved]) if proved else 0
+    return f", {seconds:.2f} s, {domains:.0f}"
 
 
 def main() -> None:
@@ -52,7 +65,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="networks; all in instances.csv")
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=METHODS)
     parser.add_argument("--instances", type=int, default=100, help="the first so many of each network")
-    parser.add_argument("--timeout", type=float, default=30.0, help="seconds an instance")
+    parser.add_argument("--timeout", type=float, default=30.0, help="seconds an instance (of this process)")
     given = parser.parse_args()
     x, _ = images(given.data, "test")
     done = {(row["network"], row["image"], row["method"]) for row in read(given.results)}
@@ -65,9 +78,9 @@ def main() -> None:
             for method in given.methods:
                 if (network, row["image"], method) in done:
                     continue
-                started = time.monotonic()
+                started = time.process_time()
                 outcome = task.decide(method, x[int(row["image"])], int(row["label"]), float(row["eps"]), given.timeout)
-                seconds = time.monotonic() - started
+                seconds = time.process_time() - started
                 with given.results.open("a", newline="") as file:
                     writer = csv.writer(file)
                     if file.tell() == 0:

@@ -45,14 +45,15 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class BranchOptions:
     """batch: domains a round and worker; workers: threads; iterations: gradient steps a domain; tried: candidates tried
-    for real at each choice; tighten: renew bounds after every so many splits of a domain (0: never); rows: how many
-    rows are bounded at once then; memory: for the bounds of split boxes."""
+    for real at each choice; tighten: renew bounds after every so many splits of a domain (0: never), up to `tighten_to`
+    of them (None: any number); rows: how many rows are bounded at once then; memory: for the bounds of split boxes."""
 
     batch: int = 64
     workers: int = 1
     iterations: int = 10
     tried: int = 3
     tighten: int = 0
+    tighten_to: int | None = None
     rows: int = 1024
     record: bool = False
     score: str = "bbps"
@@ -275,7 +276,10 @@ def _tightened(
     xp = array_namespace(domains.low)
     depth = xp.sum(xp.astype(domains.slot >= 0, xp.int64), axis=1)
     # Domains whose box was split have renewed bounds, for much less.
-    due = xp.nonzero((depth % options.tighten == 0) & ~boxed(layout, domains.next[:, 0]))[0]
+    due = (depth % options.tighten == 0) & ~boxed(layout, domains.next[:, 0])
+    if options.tighten_to is not None:
+        due = due & (depth <= options.tighten_to)
+    due = xp.nonzero(due)[0]
     if due.shape[0] == 0:
         return domains, xp.arange(len(domains), **options_like(domains.low)), 0.0
     part, empty, seconds = tighten(
