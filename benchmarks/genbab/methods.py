@@ -1,4 +1,4 @@
-"""The methods that are compared: interval bounds, CROWN, alpha-CROWN, and three kinds of branch-and-bound.
+"""The methods that are compared: interval bounds, CROWN, alpha-CROWN, and four kinds of branch-and-bound.
 
 Each decides the same question: whether every image within `eps` of a given one (and within [0, 1]) has the label's
 score above all others.
@@ -28,11 +28,12 @@ if TYPE_CHECKING:
     from boundsmith.verify.graph import Graph
 
 SEARCHES = {
-    "midpoint": {"score": "cost", "points": "middle"},
+    "midpoint": {"score": "cost", "points": "middle", "renew": False},
+    "midpoint-renewed": {"score": "cost", "points": "middle"},
     "genbab-middle": {"score": "bbps", "points": "middle"},
     "genbab": {"score": "bbps", "points": "table"},
 }
-"""Branch-and-bound by name: how entries are scored and where they are split."""
+"""Branch-and-bound by name: how entries are scored, where they are split, whether domains' bounds are renewed."""
 
 METHODS = ("ibp", "crown", "alpha-crown", *SEARCHES)
 

@@ -43,10 +43,10 @@ networks with few of them can afford (MNIST 256x6: 200 domains instead of over 2
 TIGHTEN_EVERY = 2
 """Splits after which a domain's bounds are renewed."""
 
-TIGHTEN_CURVED_TO = 5
+TIGHTEN_CURVED_TO = 4
 """In networks with many entries that no number of splits decides, bounds are renewed after each of so many splits of a
 domain, and then no more: early ones pay for all that follow (MNIST 4x100, sigmoid: 0.8 seconds instead of more than 6,
-sine: 2.1 instead of 3.8; renewed at every sixth split, 3.5 and more than 6)."""
+sine: 2.2 instead of 3.8; renewed at every sixth split, 3.5 and more than 6)."""
 
 CURVED_ITERATIONS = 3
 """Gradient steps a domain in such networks. Splits move their bounds more than further steps do (MNIST 4x100, sine: 2.0
@@ -83,6 +83,7 @@ class ActivationSearch:
     points: str = "table"
     score: str = "bbps"
     inputs: int = INPUTS_AT_MOST
+    renew: bool = True
     root: Root | None = None
     lost: int = 0
     leaves: list[Branches] = field(default_factory=list)
@@ -229,7 +230,7 @@ class ActivationSearch:
         curved = sum(block.stop - block.start for block in layout.bound if block.kinks is None)
         many = curved > CURVED_AT_MOST
         # Renewed bounds would have to be recorded, too.
-        few = kinked <= TIGHTEN_AT_MOST and self.record is None
+        few = kinked <= TIGHTEN_AT_MOST and self.record is None and self.renew
         return BranchOptions(
             batch=batch,
             workers=1 if on_device else self.workers,
