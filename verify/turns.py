@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -133,18 +134,31 @@ class ActivationTurns:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        setting = job.setting
-        self.search = ActivationSearch(
+        single = job.setting.backend.dtype == "float32"
+        self.search = replace(
+            self._search(job.setting),
+            record=BranchRecord() if job.options.record else None,
+            groups=job.problem.groups if single else None,
+            in_double=self._in_double if single and not job.options.record else None,
+        )
+
+    def _search(self, setting: Setting) -> ActivationSearch:
+        job = self._job
+        return ActivationSearch(
             setting.plan,
             setting.rows,
             setting.lower,
             setting.upper,
             job.memory,
             job.threads,
-            BranchRecord() if job.options.record else None,
-            job.problem.groups if setting.backend.dtype == "float32" else None,
             cuts=job.options.cuts,
         )
+
+    def _in_double(self, clauses: np.ndarray) -> ActivationSearch:
+        """A search in float64 of these clauses ``[G, K]`` alone."""
+        backend = Backend("float64", self._job.setting.backend.device)
+        setting = Setting.of(self._job.problem, backend)
+        return self._search(replace(setting, rows=replace(setting.rows, clauses=backend.array(clauses))))
 
     @property
     def closed(self) -> bool:

@@ -228,7 +228,7 @@ def test_an_injected_fault_never_closes(monkeypatch, fault):
         if fault == "exception":
             raise RuntimeError("injected")
         bound = genuine(*args, **kwargs)
-        return type(bound)(bound.coefficients * np.nan, bound.constant * np.nan, bound.lower * np.nan)
+        return type(bound)(*(x * np.nan for x in vars(bound).values()))
 
     monkeypatch.setattr(input_split, "row_bounds", faulty)
     if fault == "exception":

@@ -44,11 +44,22 @@ class Relaxed:
 @dataclass(frozen=True, eq=False)
 class LinearBound:
     """``coefficients . x + constant <= row value`` on the box, ``[B, S, n]`` and ``[B, S]``; `lower` ``[B, S]`` is
-    its minimum there, or a better lower bound of the value."""
+    its minimum there, or a better lower bound of the value. `magnitude` ``[B, S]`` is the sum of the magnitudes of what
+    the constant adds up."""
 
     coefficients: Array
     constant: Array
     lower: Array
+    magnitude: Array
+
+    def pick(self, index: Array) -> LinearBound:
+        """The boxes at `index` (integers)."""
+        return LinearBound(*(x[index] for x in (self.coefficients, self.constant, self.lower, self.magnitude)))
+
+    def allowance(self, lower: Array, upper: Array) -> Array:
+        """What the minima on these boxes ``[B, n]`` gave away for rounding, ``[B, S]``."""
+        reach = array_namespace(lower).maximum(abs(lower), abs(upper))
+        return rounding(lower) * (self.magnitude + (abs(self.coefficients) @ reach[:, :, None])[:, :, 0])
 
 
 Carried = tuple[tuple["Array", ...], "Array | None"]
@@ -156,7 +167,8 @@ def _concretize(state: Relaxed, a: Array, constant: Array, magnitude: Array, ind
     constant = constant - slack * magnitude
     minimum = value + constant
     # A sum that overflowed says nothing, even where it came out as plus infinity.
-    return LinearBound(a, constant, array_namespace(a).where(abs(minimum) < float("inf"), minimum, -float("inf")))
+    lowest = array_namespace(a).where(abs(minimum) < float("inf"), minimum, -float("inf"))
+    return LinearBound(a, constant, lowest, magnitude)
 
 
 def single(state: Relaxed, box: int) -> Relaxed:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .plan import Plan
     from .workers import Workers
 
-__all__ = ["LinearBound", "Relaxed", "relax", "row_bounds"]
+__all__ = ["LinearBound", "Relaxed", "allowance", "relax", "row_bounds"]
 
 
 def relax(
@@ -122,12 +122,29 @@ def row_bounds(
         bound = LinearBound(
             *(
                 xp.concat([getattr(part, name) for part in parts], axis=1)
-                for name in ("coefficients", "constant", "lower")
+                for name in ("coefficients", "constant", "lower", "magnitude")
             )
         )
     better = xp.maximum(bound.lower, _output_rows(state, rows, offsets))
     # Where the lines' arithmetic failed, nothing is claimed.
     return replace(bound, lower=xp.where(abs(bound.lower) < xp.inf, better, bound.lower))
+
+
+@np.errstate(invalid="ignore", over="ignore")
+def allowance(state: Relaxed, bound: LinearBound, rows: Array, offsets: Array) -> Array:
+    """How much of the minima that `row_bounds` gave went to rounding at most, ``[B, S]``; perhaps not finite."""
+    own = bound.allowance(state.lower, state.upper)
+    return array_namespace(rows).maximum(own, rounding(rows) * _output_size(state, rows, offsets))
+
+
+def _product(matrix: Array, values: Array) -> Array:
+    return values @ matrix[0].T if matrix.shape[0] == 1 else (matrix @ values[:, :, None])[:, :, 0]
+
+
+def _output_size(state: Relaxed, rows: Array, offsets: Array) -> Array:
+    """The magnitude ``[B or 1, S]`` of the terms of the rows, by the output's interval."""
+    low, high = (abs(end.reshape(end.shape[0], -1)) for end in state.intervals[state.plan.output])
+    return _product(abs(rows), array_namespace(rows).maximum(low, high)) + abs(offsets)
 
 
 @np.errstate(invalid="ignore", over="ignore")
@@ -139,13 +156,7 @@ def _output_rows(state: Relaxed, rows: Array, offsets: Array) -> Array:
     """
     xp = array_namespace(rows)
     low, high = (end.reshape(end.shape[0], -1) for end in state.intervals[state.plan.output])
-    rising, falling = xp.clip(rows, 0, None), xp.clip(rows, None, 0)
-
-    def product(matrix: Array, values: Array) -> Array:
-        return values @ matrix[0].T if matrix.shape[0] == 1 else (matrix @ values[:, :, None])[:, :, 0]
-
-    least = product(rising, low) + product(falling, high) - offsets
-    size = product(rising - falling, xp.maximum(abs(low), abs(high))) + abs(offsets)
-    least = least - rounding(rows) * size
+    least = _product(xp.clip(rows, 0, None), low) + _product(xp.clip(rows, None, 0), high) - offsets
+    least = least - rounding(rows) * _output_size(state, rows, offsets)
     # Unbounded outputs (also times zero) and padding rows say nothing.
     return xp.where(abs(least) < xp.inf, least, -xp.inf)

@@ -20,6 +20,7 @@ from ..bounding.intermediate import tighten
 from .activation_split import mixture_of
 from .box_slots import with_inputs
 from .branches import BranchPool
+from .hairs import nearly_refuted
 from .layout import Layout, make_layout, start_weights
 from .pieces import with_exact_pieces
 
@@ -39,11 +40,13 @@ FIRST_STEPS, LAST_STEPS = 6, 20
 
 @dataclass(frozen=True, eq=False)
 class Root:
-    """What is left open: nothing where `layout` is None. `bound` is the smallest proven bound of all clauses."""
+    """What is left open: nothing where `layout` is None. `bound` is the smallest proven bound of all clauses; `near`
+    ``[G, K]`` are the clauses that were left to another dtype, if any."""
 
     layout: Layout | None
     pool: BranchPool
     bound: float
+    near: Array | None = None
 
 
 @np.errstate(all="ignore")
@@ -58,9 +61,11 @@ def open_root(
     record: BranchRecord | None = None,
     points: str = "table",
     inputs: int = 0,
+    leave_hairs: bool = False,
 ) -> Root:
     """Bound every clause on every box ``[G, n]`` and prepare the search of those left open; `points` as for
-    `make_layout`, `inputs` as for `with_inputs`. Raises `TimeUp` and `UndefinedOnRegion`.
+    `make_layout`, `inputs` as for `with_inputs`. With `leave_hairs`, clauses that CROWN bounds leave open for rounding
+    alone (`hairs`) are set aside. Raises `TimeUp` and `UndefinedOnRegion`.
 
     With a record, inputs are not split (a checker would have to renew bounds in every box), all clauses take part from
     the start and no neuron is left out, so that all is about one root.
@@ -71,12 +76,16 @@ def open_root(
     first = Base(plan, lower, upper, dict(enumerate(state.intervals)))
     if record is not None:
         return _recorded(first, rows, deadline, memory, record)
-    strongest = rows.strongest(row_bounds(state, rows.rows, rows.offsets, memory=memory, deadline=deadline).lower)
+    bound = row_bounds(state, rows.rows, rows.offsets, memory=memory, deadline=deadline)
+    strongest = rows.strongest(bound.lower)
     # NaN compares false, so that it refutes nothing.
     open_ = rows.clauses & ~(strongest > 0)
+    near = open_ & nearly_refuted(state, bound, rows) if leave_hairs else None
+    if near is not None:
+        near, open_ = (near, open_ & ~near) if bool(near.any()) else (None, open_)
     group, clause = xp.nonzero(open_)
     if group.shape[0] == 0:
-        return Root(None, pool, float(xp.min(xp.where(rows.clauses, strongest, xp.inf))))
+        return Root(None, pool, float(xp.min(xp.where(rows.clauses, strongest, xp.inf))), near)
     base = without_inactive(first)
     at_once = _rows_at_once(base, memory)
     group, clause, parameters, best = _ascend(base, rows, group, clause, None, FIRST_STEPS, at_once, deadline)
@@ -96,11 +105,11 @@ def open_root(
             group, clause, parameters, best = _ascend(base, rows, group, clause, None, LAST_STEPS, at_once, deadline)
             best = xp.maximum(best, before[xp.searchsorted(pairs, group * rows.clauses.shape[1] + clause)])
     if group.shape[0] == 0:
-        return Root(None, pool, 0.0)
+        return Root(None, pool, 0.0, near)
     layout = with_inputs(replace(make_layout(base, points), origin=_without_linear(first)), inputs)
     domains = layout.root(group, clause, parameters.mixture, start_weights(layout, parameters))
     pool.push(replace(domains, bound=best))
-    return Root(layout, pool, float(best.min()))
+    return Root(layout, pool, float(best.min()), near)
 
 
 def _without_linear(base: Base) -> Base:

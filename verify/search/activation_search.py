@@ -63,11 +63,13 @@ class ActivationSearch:
 
     record: where to book what a proof needs (bounds are not renewed then). groups: the problem's own, in float64, where
     the search is in float32; what it cannot decide is then searched in float64 by `finer`, whose boxes belong to
-    `finer_groups`. `closed` says that every clause is refuted everywhere; `lost` counts leaves that neither bounds nor
-    linear programming could decide. cuts: learn clauses from closed domains (not while a proof is recorded); see
-    `Options.cuts`. `undefined` names an operator that may have no value on a box: nothing can be done then. points and
-    score: where and by what entries are split, see `make_layout` and `branching.scores`. inputs: up to how many varying
-    inputs these are split, too (0: never); see `box_slots`.
+    `finer_groups`. in_double: makes a search in float64 of the clauses ``[G, K]`` it is given, where the search is in
+    float32; that is the `twin` and decides clauses that only rounding keeps open at the root. `closed` says that every
+    clause is refuted everywhere; `lost` counts leaves that neither bounds nor linear programming could decide. cuts:
+    learn clauses from closed domains (not while a proof is recorded); see `Options.cuts`. `undefined` names an operator
+    that may have no value on a box: nothing can be done then. points and score: where and by what entries are split,
+    see `make_layout` and `branching.scores`. inputs: up to how many varying inputs these are split, too (0: never); see
+    `box_slots`.
     """
 
     plan: Plan
@@ -91,6 +93,8 @@ class ActivationSearch:
     undefined: str | None = None
     close_calls: list[Branches] = field(default_factory=list)
     exact: Graph | None = None
+    in_double: Callable[[np.ndarray], ActivationSearch] | None = None
+    twin: ActivationSearch | None = None
     finer: ActivationSearch | None = None
     finer_groups: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
@@ -104,16 +108,16 @@ class ActivationSearch:
         """Whether there is nothing left to do."""
         if self.root is None or len(self.root.pool) or self.leaves or self.close_calls:
             return False
-        return self.finer is None or self.finer.finished
+        return all(search.finished for search in (self.twin, self.finer) if search is not None)
 
     @property
     def bound(self) -> float:
         """The smallest proven bound of what is open; infinite when nothing is."""
         if self.root is None:
             return float("-inf")
-        finer = float("inf") if self.finer is None else self.finer.bound
+        bounds = [search.bound for search in (self.twin, self.finer) if search is not None]
         parts = (*self.leaves, *self.close_calls)
-        return min([finer, self.root.pool.bound, *(float(part.bound.min()) for part in parts)])
+        return min([*bounds, self.root.pool.bound, *(float(part.bound.min()) for part in parts)])
 
     def run(
         self, deadline: Deadline, check: Callable[[Array, Array], Any], last: Deadline | None = None
@@ -138,20 +142,28 @@ class ActivationSearch:
                     record=self.record,
                     points=self.points,
                     inputs=self.inputs,
+                    leave_hairs=self.in_double is not None,
                 )
             except TimeUp:
                 return report
             except UndefinedOnRegion as error:
                 self.undefined, self.lost = str(error), 1
                 self.root = Root(None, BranchPool(), float("-inf"))
+            if self.root.near is not None and self.in_double is not None:
+                self.twin = self.in_double(to_numpy(self.root.near))
         layout = self.root.layout
-        if layout is None:
+        if self.twin is not None and not self.twin.finished:
+            until = deadline if layout is None else deadline.sooner(0.5 * deadline.remaining)
+            self._continue(self.twin, report, until, check, last)
+            self.undefined = self.twin.undefined or self.undefined
+        if layout is None or report.witness is not None:
             return report
         if len(self.root.pool):
             if self.cuts and self.record is None and self.learnt is None:
                 self.learnt = Cuts(make_phases(layout))
             options = self._options(layout)
-            report = search(layout, self.rows, self.root.pool, options, deadline, check, self.learnt, last)
+            found = search(layout, self.rows, self.root.pool, options, deadline, check, self.learnt, last)
+            report.add(found)
             self.leaves += report.leaves
             report.leaves = []
             if self.record is not None:
@@ -192,16 +204,23 @@ class ActivationSearch:
             )
         if self.finer is None or self.finer.finished:
             return
-        groups, before = self.finer_groups, (self.finer.programmes, self.finer.lost)
-        found = self.finer.run(deadline, lambda points, boxes: check(points, groups[to_numpy(boxes)]), last)
-        self.programmes += self.finer.programmes - before[0]
-        self.lost += self.finer.lost - before[1]
-        report.visited += found.visited
-        report.splits += found.splits
-        report.halvings += found.halvings
-        report.kernel_seconds += found.kernel_seconds
-        report.exhausted = report.exhausted or found.exhausted
-        report.witness = found.witness
+        groups = self.finer_groups
+        self._continue(self.finer, report, deadline, lambda points, boxes: check(points, groups[to_numpy(boxes)]), last)
+
+    def _continue(
+        self,
+        part: ActivationSearch,
+        report: BranchReport,
+        deadline: Deadline,
+        check: Callable[[Array, Array], Any],
+        last: Deadline,
+    ) -> None:
+        """Run a part of the search that is a search of its own, and book what came of it."""
+        before = part.programmes, part.lost
+        found = part.run(deadline, check, last)
+        self.programmes += part.programmes - before[0]
+        self.lost += part.lost - before[1]
+        report.add(found)
 
     def _exact_graph(self, layout: Layout) -> Graph:
         if self.exact is None:
@@ -214,10 +233,11 @@ class ActivationSearch:
             self.lost += len(self.root.pool) + sum(len(part) for part in self.close_calls)
             self.root.pool.blocks.clear()
             self.close_calls.clear()
-        if self.finer is not None:
-            before = self.finer.lost
-            self.finer.abandon()
-            self.lost += self.finer.lost - before
+        for part in (self.twin, self.finer):
+            if part is not None:
+                before = part.lost
+                part.abandon()
+                self.lost += part.lost - before
 
     def _options(self, layout: Layout) -> BranchOptions:
         """Batches that keep a pass's arrays near the cache on a CPU, and within the memory budget."""

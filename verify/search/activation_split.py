@@ -74,6 +74,17 @@ class BranchReport:
     closed: list[Branches] = field(default_factory=list)
     witness: Any = None
 
+    def add(self, other: BranchReport) -> None:
+        """Book what another part of the search did, too."""
+        self.visited += other.visited
+        self.kernel_seconds += other.kernel_seconds
+        self.splits += other.splits
+        self.halvings += other.halvings
+        self.exhausted = self.exhausted or other.exhausted
+        self.leaves += other.leaves
+        self.closed += other.closed
+        self.witness = self.witness if other.witness is None else other.witness
+
 
 def mixture_of(rows: Rows, group: Array, clause: Array) -> Mixture:
     """The rows of each domain's clause, padded: ``[N, S, m]`` and ``[N, S]``."""

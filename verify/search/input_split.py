@@ -18,13 +18,13 @@ import numpy as np
 
 from ..arrays import array_namespace, options_like, out_of_memory_errors
 from ..bounding.crown import LinearBound, Relaxed, relax, row_bounds
-from ..bounding.interval import rounding
 from ..budget import Deadline, MemoryBudget, TimeUp
 from ..errors import UndefinedOnRegion
 from ..graph import Array, Graph
 from ..loading.evaluate import output_vector
 from .clipping import clip
 from .domains import Domains, Pool, concatenate
+from .hairs import nearly_refuted
 from .rounds import on_threads, pieces
 from .stairs import part, snap
 from .undefined import split_advice, undefined_boxes
@@ -47,17 +47,12 @@ HIDDEN_SHARE = 0.3
 ACAS Xu alike, 0 loops)."""
 
 
-HAIR = 2.0
-"""Bounds of rows that are short by this many rounding allowances of their values are left to another dtype."""
-
-
 @dataclass(frozen=True)
 class SplitOptions:
     """batch: boxes a round and worker; workers: threads; refine: CROWN intermediate bounds (else interval ones only);
     record: tell which clauses were refuted on which boxes (boxes are halved only then, never cut); stairs: inputs of
-    which a few values stand for all (`stairs.find_stairs`; none with `record`); leave_hairs: boxes on which no more
-    than rounding keeps a clause open are stuck at once, for a dtype that rounds less (all parts of such a box may be
-    as close: properties of ML4ACOPF ask for the range of a bounded output to 1e-6)."""
+    which a few values stand for all (`stairs.find_stairs`; none with `record`); leave_hairs: boxes on which
+    only rounding keeps clauses open (`hairs`) are stuck at once, for a dtype that rounds less."""
 
     batch: int = 256
     workers: int = 1
@@ -273,7 +268,9 @@ def _bounded(
         refuted = (domains.lower[box], domains.upper[box], domains.group[box], clause)
     margin = xp.min(xp.where(active, strongest, xp.inf), axis=1)
     undecided = xp.any(active, axis=1)
-    hairs = undecided & ~xp.any(active & ~(strongest > -_hair(state, own)), axis=1) & options.leave_hairs
+    hairs = xp.zeros_like(undecided)
+    if options.leave_hairs:
+        hairs = undecided & ~xp.any(active & ~nearly_refuted(state, bound, own), axis=1)
     close = replace(domains, active=active, margin=margin, inherited={}).pick(xp.nonzero(hairs)[0])
     survivors = xp.nonzero(undecided & ~hairs)[0]
     if survivors.shape[0] == 0:
@@ -288,7 +285,7 @@ def _bounded(
         margin[survivors],
         inherited,
     )
-    kept = LinearBound(bound.coefficients[survivors], bound.constant[survivors], bound.lower[survivors])
+    kept = bound.pick(survivors)
     own = rows.of(left.group)
     points, groups = _probe(plan, rows, left, kept)
     if not options.record:
@@ -297,22 +294,12 @@ def _bounded(
         low, high = snap(options.stairs, left.lower, left.upper)
         index = xp.nonzero(xp.all(low <= high, axis=1))[0]
         left = replace(left, lower=low, upper=high).pick(index)
-        kept = LinearBound(kept.coefficients[index], kept.constant[index], kept.lower[index])
+        kept = kept.pick(index)
         own = own.of(index)
     if not len(left):
         return _Outcome(left, concatenate([left, close]), points, groups, refuted)
     children, stuck = _split(left, _scores(left, kept, own), options.stairs)
     return _Outcome(children, concatenate([stuck, close]), points, groups, refuted)
-
-
-def _hair(state: Relaxed, own: Rows) -> Array:
-    """By how little each clause's bound ``[B, K]`` may be short for rounding to be the cause."""
-    xp = array_namespace(state.lower)
-    low, high = (end.reshape(end.shape[0], -1) for end in state.intervals[state.plan.output])
-    values = xp.maximum(abs(low), abs(high))
-    size = xp.sum(abs(own.rows) * values[:, None], axis=2) + abs(own.offsets)
-    size = own.strongest(xp.where(xp.isfinite(size), size, 0.0))
-    return HAIR * rounding(low) * xp.clip(size, 0.0, None)
 
 
 def _targets(plan: Plan, state: Relaxed, index: Array) -> dict[int, Interval]:
@@ -373,8 +360,7 @@ def _clipped(domains: Domains, bound: LinearBound, own: Rows) -> tuple[Domains, 
     hull_high = xp.max(xp.where(active[:, :, None], high, -xp.inf), axis=1)
     index = xp.nonzero(xp.any(active, axis=1))[0]
     cut = Domains(hull_low, hull_high, domains.group, active, domains.margin, domains.inherited).pick(index)
-    kept = LinearBound(bound.coefficients[index], bound.constant[index], bound.lower[index])
-    return cut, kept, own.of(index)
+    return cut, bound.pick(index), own.of(index)
 
 
 def _scores(domains: Domains, bound: LinearBound, own: Rows) -> Array:
