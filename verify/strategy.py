@@ -10,7 +10,7 @@ runtime confirms.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from .attack.replay import Replay
 from .errors import UndefinedOnRegion
 from .falsify import attack_between, attack_for, first_attacks
 from .loading.network import Network, check_network, load
+from .loading.piecewise import fold_piecewise
 from .log import Log
 from .matching import assign, in_declared_order
 from .problem import join
@@ -120,6 +121,9 @@ def _decide(
     if not property.clauses:
         return log.result(Verdict.UNSAT, None, "empty unsafe set")
     problem = join(property, {name: network.graph for name, network in networks.items()})
+    if not options.record:
+        # What a record says is about ReLUs.
+        problem = replace(problem, graph=fold_piecewise(problem.graph))
     dtype = "float64" if any(_is_double(network) for network in networks.values()) else options.dtype
     setting = Setting.of(problem, choose_backend(options.device, dtype))
     job = Job(problem, setting, Replay(problem, networks), options, deadline, log)

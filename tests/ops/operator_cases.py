@@ -164,6 +164,10 @@ CASES: tuple[Case, ...] = (
     _unary("Clip", min=0.0),
     _unary("Clip", max=1.5),
     _unary("Abs"),
+    _unary(
+        "Piecewise", knots=(-1.0, 0.0, 0.5, 3.0), values=(0.5, -1.0, -0.75, 2.0), slopes=(0.0, -1.5, 0.5, 1.1, -2.0)
+    ),
+    _unary("Piecewise", knots=(0.25,), values=(-3.0,), slopes=(0.0, 0.75)),
     _unary("Sign", differentiable=False),
     _unary("IsPositive", differentiable=False),
     _unary("IsNonNegative", differentiable=False),

@@ -61,7 +61,7 @@ def _along(array: Array | None, rank: int, axis: int) -> Array | None:
     return full.reshape(-1) if full.size == full.shape[axis] else None
 
 
-def _scale_along(node: Node, axis: int) -> tuple[np.ndarray, np.ndarray] | None:
+def scale_along(node: Node, axis: int) -> tuple[np.ndarray, np.ndarray] | None:
     """Scale and shift of a Scale node as vectors (or numbers) along one axis, if they vary along no other."""
     rank = len(node.shape)
     scale, shift = _parts(node)
@@ -106,7 +106,7 @@ def _scale_after_layer(work: Rewriter, node: Node) -> Node | int | None:
         layer = work.producer(node, op)
         if layer is None or layer.shape != node.shape:
             continue
-        vectors = _scale_along(node, len(node.shape) - 1 if op == "Linear" else 1)
+        vectors = scale_along(node, len(node.shape) - 1 if op == "Linear" else 1)
         if vectors is None:
             return None
         return _scaled_output(layer, node, *vectors)
@@ -144,7 +144,7 @@ def _scale_before_layer(work: Rewriter, node: Node) -> Node | int | None:
     if earlier is None or weight.size > LARGEST_FOLDED:
         return None
     axis = len(earlier.shape) - 1 if node.op == "Linear" else 1
-    vectors = _scale_along(earlier, axis)
+    vectors = scale_along(earlier, axis)
     if vectors is None:
         return None
     factors, shifts = (np.broadcast_to(vector, (earlier.shape[axis],)) for vector in vectors)

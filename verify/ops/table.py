@@ -2,9 +2,9 @@
 
 How to add an operator
 ----------------------
-1. Choose the family file by the shape of the function (``linear``, ``take``, ``conv``, ``relu_like``, ``steps``,
-   ``convex``, ``smooth``, ``wave``, ``gelu``, ``product``, ``extremum``, ``dynamic``) or begin a new one, with ``ROWS``
-   that are added below.
+1. Choose the family file by the shape of the function (``linear``, ``take``, ``conv``, ``relu_like``,
+   ``piecewise``, ``steps``, ``convex``, ``smooth``, ``wave``, ``gelu``, ``product``, ``extremum``, ``dynamic``) or
+   begin a new one, with ``ROWS`` that are added below.
 2. Write ``evaluate`` and ``interval``. The interval must be exact or close to it, must accept infinite ends (answer
    infinite ends, never NaN) and raises `UndefinedOnRegion` where the operator has no value.
 3. A linear operator states a `LinearRule`: ``apply``, ``apply_linear``, ``magnitude``, ``adjoint``, ``bias``;
@@ -29,7 +29,22 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ..errors import UnsupportedError
-from . import conv, convex, dynamic, extremum, gelu, linear, matmul, product, relu_like, smooth, steps, take, wave
+from . import (
+    conv,
+    convex,
+    dynamic,
+    extremum,
+    gelu,
+    linear,
+    matmul,
+    piecewise,
+    product,
+    relu_like,
+    smooth,
+    steps,
+    take,
+    wave,
+)
 from .added import OperatorName
 
 if TYPE_CHECKING:
@@ -44,6 +59,7 @@ OPERATORS: Mapping[str, OpRule] = MappingProxyType(
         **conv.ROWS,
         **matmul.ROWS,
         **relu_like.ROWS,
+        **piecewise.ROWS,
         **steps.ROWS,
         **convex.ROWS,
         **smooth.ROWS,
