@@ -25,6 +25,7 @@ from .loading.network import Network, check_network, load
 from .loading.piecewise import fold_piecewise
 from .log import Log
 from .matching import assign, in_declared_order
+from .narrow import narrowed
 from .problem import join
 from .result import Result, Verdict, Witness
 from .setting import Job, Setting
@@ -121,12 +122,13 @@ def _decide(
     if not property.clauses:
         return log.result(Verdict.UNSAT, None, "empty unsafe set")
     problem = join(property, {name: network.graph for name, network in networks.items()})
+    replay = Replay(problem, networks)
     if not options.record:
-        # What a record says is about ReLUs.
-        problem = replace(problem, graph=fold_piecewise(problem.graph))
+        # What a record says is about the network's own neurons.
+        problem = narrowed(replace(problem, graph=fold_piecewise(problem.graph)))
     dtype = "float64" if any(_is_double(network) for network in networks.values()) else options.dtype
     setting = Setting.of(problem, choose_backend(options.device, dtype))
-    job = Job(problem, setting, Replay(problem, networks), options, deadline, log)
+    job = Job(problem, setting, replay, options, deadline, log)
     log.count("clauses", sum(group.count for group in problem.groups))
     log.count("uncertain inputs", job.uncertain)
     run = _Run(job)
