@@ -57,7 +57,8 @@ def test_without_float64_they_are_lost():
         assert search.closed
         finer.append(search.finer is not None)
     assert any(lost)
-    assert finer == [count > 0 for count in lost]
+    # Others go to float64 before there is nothing left to split.
+    assert all(used for used, count in zip(finer, lost, strict=True) if count)
 
 
 def test_a_passed_deadline_leaves_them_waiting():

@@ -98,6 +98,7 @@ class Ascent:
         self.steps = 0
         self._chosen: dict[int, Chosen] = {}
         self._corner: Array | None = None
+        self._magnitude: Array | None = None
         self._averages = None if bounds_only else Averages()
         self._followed = self._what_is_followed()
         self._reached: Reached | None = None
@@ -145,6 +146,7 @@ class Ascent:
                 pending[source] = piece if known is None else known + piece
         if result is None:
             result = zeros_like_shape((self.count, self.base.lower.shape[1]), self.like)
+        self._magnitude = magnitude
         bound = self._concretize(result, total - slack * magnitude)
         self._remember(bound)
         self.seconds += time.perf_counter() - started
@@ -289,7 +291,7 @@ class Ascent:
             self._averages.keep(index)
         if self._reached is not None:
             self._reached = self._reached.rows(index)
-        self._corner = cut(self._corner)
+        self._corner, self._magnitude = cut(self._corner), cut(self._magnitude)
         self.like = self.like[index]
         self.count = int(index.shape[0])
 
@@ -299,6 +301,12 @@ class Ascent:
     def coefficients(self) -> Array:
         """The coefficients ``[R, n]`` of the input in the last bounds."""
         return required(self._corner, "an evaluation before this")
+
+    def allowance(self) -> Array:
+        """What the last bounds ``[R]`` gave away for rounding."""
+        reach = array_namespace(self.like).maximum(abs(self.base.lower), abs(self.base.upper))
+        size = required(self._magnitude, "an evaluation before this")
+        return rounding(self.like) * (size + (abs(self.coefficients) * reach).sum(1))
 
     def minimiser(self) -> Array:
         """The corners ``[R, n]`` at which the last bounds are attained (up to rounding)."""

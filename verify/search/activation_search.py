@@ -165,7 +165,8 @@ class ActivationSearch:
             found = search(layout, self.rows, self.root.pool, options, deadline, check, self.learnt, last)
             report.add(found)
             self.leaves += report.leaves
-            report.leaves = []
+            self.close_calls += report.hairs
+            report.leaves, report.hairs = [], []
             if self.record is not None:
                 for closed in report.closed:
                     self.record.add(closed)
@@ -261,6 +262,7 @@ class ActivationSearch:
             score=self.score,
             record=self.record is not None,
             memory=self.memory,
+            leave_hairs=self.groups is not None and self.record is None,
         )
 
     def promising(self, count: int) -> tuple[Array, Array, Array] | None:

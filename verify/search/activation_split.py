@@ -24,6 +24,7 @@ from .box_slots import boxed, renewed
 from .branches import Branches, BranchPool, join, split
 from .branching import ascent_of, contenders, scores, split_points, still_open
 from .cuts import Conflicts, Cuts, Phases, shortened
+from .hairs import HAIR
 from .rounds import on_threads, pieces
 from .tightening import tighten
 from .trials import filtered, fixed
@@ -46,7 +47,8 @@ if TYPE_CHECKING:
 class BranchOptions:
     """batch: domains a round and worker; workers: threads; iterations: gradient steps a domain; tried: candidates tried
     for real at each choice; tighten: renew bounds after every so many splits of a domain (0: never), up to `tighten_to`
-    of them (None: any number); rows: how many rows are bounded at once then; memory: for the bounds of split boxes."""
+    of them (None: any number); rows: how many rows are bounded at once then; memory: for the bounds of split boxes;
+    leave_hairs: set domains aside that only rounding keeps open (`hairs`)."""
 
     batch: int = 64
     workers: int = 1
@@ -58,12 +60,14 @@ class BranchOptions:
     record: bool = False
     score: str = "bbps"
     memory: MemoryBudget | None = None
+    leave_hairs: bool = False
 
 
 @dataclass
 class BranchReport:
-    """What a search did. `leaves` are open domains in which nothing is left to split, `closed` (where that is wanted)
-    the closed ones; `kernel_seconds` the time spent in bounds, summed over threads."""
+    """What a search did. `leaves` are open domains in which nothing is left to split, `hairs` those that were set
+    aside, `closed` (where that is wanted) the closed ones; `kernel_seconds` the time spent in bounds, summed over
+    threads."""
 
     visited: int = 0
     kernel_seconds: float = 0.0
@@ -71,6 +75,7 @@ class BranchReport:
     halvings: int = 0
     exhausted: bool = False
     leaves: list[Branches] = field(default_factory=list)
+    hairs: list[Branches] = field(default_factory=list)
     closed: list[Branches] = field(default_factory=list)
     witness: Any = None
 
@@ -82,6 +87,7 @@ class BranchReport:
         self.halvings += other.halvings
         self.exhausted = self.exhausted or other.exhausted
         self.leaves += other.leaves
+        self.hairs += other.hairs
         self.closed += other.closed
         self.witness = self.witness if other.witness is None else other.witness
 
@@ -154,6 +160,8 @@ def search(
                         cuts.learn(conflicts)
                 if len(outcome.leaves):
                     report.leaves.append(outcome.leaves)
+                if len(outcome.hairs):
+                    report.hairs.append(outcome.hairs)
             for outcome in outcomes:
                 if outcome.points.shape[0]:
                     report.witness = check(outcome.points, outcome.groups)
@@ -177,11 +185,12 @@ def _children(layout: Layout, domains: Branches) -> Branches:
 
 @dataclass(frozen=True, eq=False)
 class _Outcome:
-    """A bounded batch: domains to split further, domains in which nothing can be split, points that look unsafe, and
-    closed domains and their conflicts where they are wanted."""
+    """A bounded batch: domains to split further, domains in which nothing can be split, domains that only rounding
+    keeps open, points that look unsafe, and closed domains and their conflicts where they are wanted."""
 
     open: Branches
     leaves: Branches
+    hairs: Branches
     points: Array
     groups: Array
     seconds: float
@@ -235,7 +244,7 @@ def _step(
     if alive.shape[0] == 0:
         nothing = domains.pick(slice(0, 0))
         points, groups = layout.base.lower[:0], domains.base[:0]
-        return _Outcome(nothing, nothing, points, groups, ascent.seconds, closed_parts, conflicts)
+        return _Outcome(nothing, nothing, nothing, points, groups, ascent.seconds, closed_parts, conflicts)
     ascent.forward()
     survivors = layout.stored(domains.pick(alive), ascent.best_parameters)
     survivors = replace(survivors, bound=xp.maximum(survivors.bound, best[alive]))
@@ -243,11 +252,14 @@ def _step(
     points, groups = _unsafe(layout, mixture, survivors, ascent.minimiser())
     score = scores(layout, survivors, ascent, options.score)
     seconds = ascent.seconds
-    kept = xp.arange(len(survivors), **options_like(domains.low))
-    if options.tighten:
-        survivors, kept, spent = _tightened(layout, survivors, mixture, score, options, deadline)
+    near = (survivors.bound > -HAIR * ascent.allowance()) & options.leave_hairs
+    hairs, kept = survivors.pick(xp.nonzero(near)[0]), xp.nonzero(~near)[0]
+    survivors, score = survivors.pick(kept), score[kept]
+    mixture = Mixture(mixture.rows[kept], mixture.offsets[kept])
+    if options.tighten and len(survivors):
+        survivors, still, spent = _tightened(layout, survivors, mixture, score, options, deadline)
         seconds += spent
-        mixture, score = Mixture(mixture.rows[kept], mixture.offsets[kept]), score[kept]
+        mixture, score, kept = Mixture(mixture.rows[still], mixture.offsets[still]), score[still], kept[still]
         score = xp.where(still_open(layout, survivors), score, 0.0)
     tried = contenders(layout, score, max(1, options.tried))
     deadline.check()
@@ -260,6 +272,7 @@ def _step(
     return _Outcome(
         survivors.pick(xp.nonzero(splittable)[0]),
         survivors.pick(xp.nonzero(~splittable)[0]),
+        hairs,
         points,
         groups,
         seconds,
