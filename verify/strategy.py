@@ -123,8 +123,8 @@ def _decide(
         return log.result(Verdict.UNSAT, None, "empty unsafe set")
     problem = join(property, {name: network.graph for name, network in networks.items()})
     replay = Replay(problem, networks)
-    if not options.record:
-        # What a record says is about the network's own neurons.
+    if not options.record and options.method != "milp":
+        # Records and programmes are about the network's own neurons.
         problem = narrowed(replace(problem, graph=fold_piecewise(problem.graph)))
     dtype = "float64" if any(_is_double(network) for network in networks.values()) else options.dtype
     setting = Setting.of(problem, choose_backend(options.device, dtype))

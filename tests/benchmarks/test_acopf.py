@@ -129,8 +129,8 @@ def test_the_query_written_is_the_one_proved(ran: tuple[Path, float, str]) -> No
     assert len(written.clauses) == 12
     (bound,) = {float(-clause.offset[0]) for clause in written.clauses}
     assert proved - 1e-5 < bound <= proved
-    options = Options(dtype="float64")
-    assert verify(load(folder / f"{NAME}.onnx"), written, 20.0, options).verdict is Verdict.UNSAT
+    for dtype in ("float64", "float32"):
+        assert verify(load(folder / f"{NAME}.onnx"), written, 20.0, Options(dtype=dtype)).verdict is Verdict.UNSAT
 
 
 def test_a_second_run_trains_nothing_and_finds_the_same(
