@@ -50,6 +50,36 @@ def residual(seed=0, width=6, dtype=np.float64):
     return Graph(tuple(nodes), (0,), (7,))
 
 
+def products(seed=0, width=4, dtype=np.float64):
+    """Products and quotients that other nonlinear functions read, joined with skips: two inputs an operator, values on
+    both sides of zero."""
+    rng = np.random.default_rng(seed)
+
+    def linear(name, source, fan_in, fan_out):
+        params = {
+            "weight": rng.normal(size=(fan_out, fan_in)) / np.sqrt(fan_in),
+            "bias": 0.5 * rng.normal(size=fan_out),
+        }
+        return node(name, "Linear", (source,), (fan_out,), {key: value.astype(dtype) for key, value in params.items()})
+
+    nodes = [
+        node("x", "Input", (), (3,)),
+        linear("a", 0, 3, width),
+        linear("b", 0, 3, width),
+        node("ab", "Mul", (1, 2), (width,)),
+        node("sin", "Sin", (1,), (width,)),
+        node("shift", "Scale", (4,), (width,), {"shift": np.full(width, 2.0, dtype)}),
+        node("quotient", "Div", (3, 5), (width,)),
+        node("relu", "Relu", (6,), (width,)),
+        node("square", "Pow", (3,), (width,), exponent=2.0),
+        node("sum", "Add", (7, 8, 2), (width,), signs=(1, -1, 1)),
+        node("product", "Mul", (9, 3), (width,)),
+        node("cat", "Concat", (10, 0), (width + 3,), axis=0),
+        linear("y", 11, width + 3, 2),
+    ]
+    return Graph(tuple(nodes), (0,), (12,))
+
+
 def pooled(seed=0, dtype=np.float64):
     """Convolution, ReLU, maximum of windows, dense: spatial shapes and an n-ary nonlinearity."""
     rng = np.random.default_rng(seed)

@@ -67,6 +67,9 @@ def relax(
         except UndefinedOnRegion as error:
             error.partial = state
             raise
+        if operator.relax is not None:
+            # Before a target's own backward pass, which begins with the lines of the target itself where it has some.
+            state.steps[index] = _prepare(operator.relax(node, inputs), node.size)
         if index in plan.targets:
             if inherited is not None and index in inherited:
                 known = tuple(end.reshape(-1, *node.shape) for end in inherited[index])
@@ -74,8 +77,6 @@ def relax(
             if refine:
                 deadline.check()
                 refine_target(state, plan.targets[index], passes, ahead, deadline, budget, workers)
-        elif operator.relax is not None:
-            state.steps[index] = _prepare(operator.relax(node, inputs), node.size)
     return state
 
 
@@ -125,7 +126,13 @@ def row_bounds(
                 for name in ("coefficients", "constant", "lower", "magnitude")
             )
         )
-    better = xp.maximum(bound.lower, _output_rows(state, rows, offsets))
+    return with_range(bound, state.intervals[state.plan.output], rows, offsets)
+
+
+def with_range(bound: LinearBound, output: Interval, rows: Array, offsets: Array) -> LinearBound:
+    """The bound with the minima that the output's interval ``[B or 1, *shape]`` gives, where they are better."""
+    xp = array_namespace(rows)
+    better = xp.maximum(bound.lower, _output_rows(output, rows, offsets))
     # Where the lines' arithmetic failed, nothing is claimed.
     return replace(bound, lower=xp.where(abs(bound.lower) < xp.inf, better, bound.lower))
 
@@ -134,29 +141,29 @@ def row_bounds(
 def allowance(state: Relaxed, bound: LinearBound, rows: Array, offsets: Array) -> Array:
     """How much of the minima that `row_bounds` gave went to rounding at most, ``[B, S]``; perhaps not finite."""
     own = bound.allowance(state.lower, state.upper)
-    return array_namespace(rows).maximum(own, rounding(rows) * _output_size(state, rows, offsets))
+    return array_namespace(rows).maximum(own, rounding(rows) * _output_size(state.intervals[state.plan.output], rows, offsets))
 
 
 def _product(matrix: Array, values: Array) -> Array:
     return values @ matrix[0].T if matrix.shape[0] == 1 else (matrix @ values[:, :, None])[:, :, 0]
 
 
-def _output_size(state: Relaxed, rows: Array, offsets: Array) -> Array:
+def _output_size(output: Interval, rows: Array, offsets: Array) -> Array:
     """The magnitude ``[B or 1, S]`` of the terms of the rows, by the output's interval."""
-    low, high = (abs(end.reshape(end.shape[0], -1)) for end in state.intervals[state.plan.output])
+    low, high = (abs(end.reshape(end.shape[0], -1)) for end in output)
     return _product(abs(rows), array_namespace(rows).maximum(low, high)) + abs(offsets)
 
 
 @np.errstate(invalid="ignore", over="ignore")
-def _output_rows(state: Relaxed, rows: Array, offsets: Array) -> Array:
+def _output_rows(output: Interval, rows: Array, offsets: Array) -> Array:
     """Lower bounds ``[B or 1, S]`` of the rows from the output's interval alone.
 
     Linear relaxations lose the range of a bounded function (a sigmoid's line may pass 1), and properties ask for just
     that: ML4ACOPF's clauses are 1e-6 away from it.
     """
     xp = array_namespace(rows)
-    low, high = (end.reshape(end.shape[0], -1) for end in state.intervals[state.plan.output])
+    low, high = (end.reshape(end.shape[0], -1) for end in output)
     least = _product(xp.clip(rows, 0, None), low) + _product(xp.clip(rows, None, 0), high) - offsets
-    least = least - rounding(rows) * _output_size(state, rows, offsets)
+    least = least - rounding(rows) * _output_size(output, rows, offsets)
     # Unbounded outputs (also times zero) and padding rows say nothing.
     return xp.where(abs(least) < xp.inf, least, -xp.inf)
