@@ -10,7 +10,8 @@ import pytest
 from boundsmith.specs.property import Box
 from boundsmith.verify import falsify
 from boundsmith.verify.api import verify
-from boundsmith.verify.bounding import alpha, backward, crown
+from boundsmith.verify.bounding import alpha, backward, crown, narrow
+from boundsmith.verify.bounding.compact import LARGEST
 from boundsmith.verify.errors import UndefinedOnRegion
 from boundsmith.verify.loading.network import load
 from boundsmith.verify.loading.runtime import ReplayError
@@ -32,6 +33,12 @@ UNIT = Box(np.zeros(2), np.ones(2))
 def network(tmp_path):
     """A ReLU network of two inputs and one output, between about -3 and 3 on the unit box."""
     return load(save_dense(tmp_path / "net.onnx", random_layers((2, 6, 6, 1), 1)))
+
+
+@pytest.fixture
+def wide(tmp_path):
+    """The same with layers that are not bounded as those of narrow networks are."""
+    return load(save_dense(tmp_path / "wide.onnx", random_layers((2, LARGEST + 1, 6, 1), 1)))
 
 
 def least(network, box=UNIT):
@@ -71,6 +78,8 @@ PLACES = {
     "relax": (input_split, "relax"),
     "row_bounds": (input_split, "row_bounds"),
     "step": (backward, "backward_step"),
+    "narrow": (narrow, "_backward"),
+    "range": (narrow, "_range"),
 }
 
 
@@ -87,8 +96,9 @@ def decide_with(monkeypatch, network, property, place, fault, **when):
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("place", PLACES)
-def test_a_lasting_fault_never_proves(monkeypatch, network, place, fault):
+def test_a_lasting_fault_never_proves(monkeypatch, network, wide, place, fault):
     """A property that holds easily is not answered `unsat` when its bounds cannot be computed."""
+    network = wide if place == "step" else network
     property = query_of(2, 1, [(UNIT, [[1.0]], [least(network) - 0.2])])
     assert answer(network, property, attack=False) is Verdict.UNSAT
     verdict = decide_with(monkeypatch, network, property, place, fault)
@@ -161,14 +171,15 @@ def test_a_lasting_fault_of_the_bounds_leaves_a_true_property_open(monkeypatch, 
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("place", PLACES)
-def test_a_passing_fault_never_hides_a_violation(monkeypatch, network, place, fault):
+def test_a_passing_fault_never_hides_a_violation(monkeypatch, network, wide, place, fault):
     """A violation in one of several boxes: whenever the fault comes, the answer is not `unsat`."""
-    narrow = [Box(np.array([k / 4, 0.0]), np.array([(k + 1) / 4, 1.0])) for k in range(4)]
-    lowest = [least(network, box) for box in narrow]
+    network = wide if place == "step" else network
+    strips = [Box(np.array([k / 4, 0.0]), np.array([(k + 1) / 4, 1.0])) for k in range(4)]
+    lowest = [least(network, box) for box in strips]
     violated = int(np.argmin(lowest))
     clauses = [
         (box, [[1.0]], [low + (1e-3 if k == violated else -0.2)])
-        for k, (box, low) in enumerate(zip(narrow, lowest, strict=True))
+        for k, (box, low) in enumerate(zip(strips, lowest, strict=True))
     ]
     property = query_of(2, 1, clauses)
     for first in (0, 1, 2, 5):
@@ -273,9 +284,10 @@ def test_a_rule_that_raises_is_a_warning(monkeypatch, network):
     def undefined(node, inputs):
         raise UndefinedOnRegion(f"{node.name} has no value here")
 
-    monkeypatch.setattr(
-        crown, "rule", lambda op: replace(genuine(op), relax=undefined) if op == "Relu" else genuine(op)
-    )
+    for module in (crown, narrow):
+        monkeypatch.setattr(
+            module, "rule", lambda op: replace(genuine(op), relax=undefined) if op == "Relu" else genuine(op)
+        )
     result = verify(network, query_of(2, 1, [(UNIT, [[1.0]], [-100.0])]), 10, Options(threads=1))
     assert result.verdict is Verdict.UNKNOWN
     assert "has no value here" in result.warnings[0]

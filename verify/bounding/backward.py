@@ -52,8 +52,8 @@ class LinearBound:
     lower: Array
     magnitude: Array
 
-    def pick(self, index: Array) -> LinearBound:
-        """The boxes at `index` (integers)."""
+    def boxes(self, index: Array) -> LinearBound:
+        """The bound on the boxes at `index` (integers)."""
         return LinearBound(*(x[index] for x in (self.coefficients, self.constant, self.lower, self.magnitude)))
 
     def allowance(self, lower: Array, upper: Array) -> Array:

@@ -23,10 +23,11 @@ from .refine import box_passes
 from .refine import refine as refine_target
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from ..graph import Array
     from ..ops.rule import Interval, Lines
+    from .narrow import Narrowed
     from .plan import Plan
     from .workers import Workers
 
@@ -106,42 +107,53 @@ def row_bounds(
     rows ``[B or 1, S, m]``, offsets ``[B or 1, S]``; returns coefficients ``[B, S, n]``, constants and minima ``[B,
     S]``; a minimum is that of the output's interval where it is better. Rows are chunked against the memory budget.
     """
-    xp = array_namespace(rows)
-    batch = state.lower.shape[0]
-    count = rows.shape[1]
     shape = state.plan.graph.nodes[state.plan.output].shape
+
+    def bound(some: Array, less: Array) -> LinearBound:
+        every = array_namespace(some).broadcast_to(some, (state.lower.shape[0], *some.shape[1:]))
+        return backward(state, state.plan.output, every.reshape(*every.shape[:2], *shape), -less)
+
+    return in_chunks(bound, state, rows, offsets, memory, deadline)
+
+
+def in_chunks(
+    bound: Callable[[Array, Array], LinearBound],
+    state: Relaxed | Narrowed,
+    rows: Array,
+    offsets: Array,
+    memory: MemoryBudget | None,
+    deadline: Deadline,
+) -> LinearBound:
+    """The bounds that `bound` gives of rows ``[B or 1, S, m]`` and offsets ``[B or 1, S]``, asked for as many rows as
+    memory allows, with the minima of the output's interval where they are better."""
+    xp = array_namespace(rows)
+    count = rows.shape[1]
     budget = memory or MemoryBudget.default()
-    chunk = budget.rows(batch * state.plan.largest * rows.dtype.itemsize * 6, count)
+    chunk = budget.rows(state.lower.shape[0] * state.plan.largest * rows.dtype.itemsize * 6, count)
     parts = []
     for start in range(0, count, chunk):
         deadline.check()
-        piece = xp.broadcast_to(rows[:, start : start + chunk], (batch, min(chunk, count - start), rows.shape[2]))
-        offset = xp.broadcast_to(offsets[:, start : start + chunk], piece.shape[:2])
-        parts.append(backward(state, state.plan.output, piece.reshape(*piece.shape[:2], *shape), -offset))
-    bound = parts[0]
+        parts.append(bound(rows[:, start : start + chunk], offsets[:, start : start + chunk]))
+    whole = parts[0]
     if len(parts) > 1:
-        bound = LinearBound(
+        whole = LinearBound(
             *(
                 xp.concat([getattr(part, name) for part in parts], axis=1)
                 for name in ("coefficients", "constant", "lower", "magnitude")
             )
         )
-    return with_range(bound, state.intervals[state.plan.output], rows, offsets)
-
-
-def with_range(bound: LinearBound, output: Interval, rows: Array, offsets: Array) -> LinearBound:
-    """The bound with the minima that the output's interval ``[B or 1, *shape]`` gives, where they are better."""
-    xp = array_namespace(rows)
-    better = xp.maximum(bound.lower, _output_rows(output, rows, offsets))
+    better = xp.maximum(whole.lower, _output_rows(state.intervals[state.plan.output], rows, offsets))
     # Where the lines' arithmetic failed, nothing is claimed.
-    return replace(bound, lower=xp.where(abs(bound.lower) < xp.inf, better, bound.lower))
+    return replace(whole, lower=xp.where(abs(whole.lower) < xp.inf, better, whole.lower))
 
 
 @np.errstate(invalid="ignore", over="ignore")
-def allowance(state: Relaxed, bound: LinearBound, rows: Array, offsets: Array) -> Array:
-    """How much of the minima that `row_bounds` gave went to rounding at most, ``[B, S]``; perhaps not finite."""
+def allowance(state: Relaxed | Narrowed, bound: LinearBound, rows: Array, offsets: Array) -> Array:
+    """How much of the minima that `row_bounds` gave of either kind of relaxation went to rounding at most, ``[B, S]``;
+    perhaps not finite."""
     own = bound.allowance(state.lower, state.upper)
-    return array_namespace(rows).maximum(own, rounding(rows) * _output_size(state.intervals[state.plan.output], rows, offsets))
+    size = _output_size(state.intervals[state.plan.output], rows, offsets)
+    return array_namespace(rows).maximum(own, rounding(rows) * size)
 
 
 def _product(matrix: Array, values: Array) -> Array:

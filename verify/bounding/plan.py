@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ..ops import rule
+from .compact import Compact, compact
 
 if TYPE_CHECKING:
     from ..graph import Graph, Node
@@ -74,6 +76,11 @@ class Plan:
     def target_size(self) -> int:
         """Number of scalars in all targets."""
         return sum(self.graph.nodes[index].size for index in self.targets)
+
+    @cached_property
+    def compact(self) -> Compact | None:
+        """The graph with what is affine multiplied out, where it is small enough."""
+        return compact(self)
 
 
 def make_plan(graph: Graph) -> Plan:

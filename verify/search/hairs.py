@@ -13,7 +13,8 @@ from ..arrays import array_namespace
 from ..bounding.crown import allowance
 
 if TYPE_CHECKING:
-    from ..bounding.crown import LinearBound, Relaxed
+    from ..bounding.backward import LinearBound, Relaxed
+    from ..bounding.narrow import Narrowed
     from ..graph import Array
     from ..rows import Rows
 
@@ -23,7 +24,7 @@ values gave away theirs before. Controllers with a power balance (three_tanh_16 
 268,000 and 103,000 boxes with 2, decided by 164 and 730 with 4, 173 and 749 with 8, and as few in float64 alone."""
 
 
-def nearly_refuted(state: Relaxed, bound: LinearBound, own: Rows) -> Array:
+def nearly_refuted(state: Relaxed | Narrowed, bound: LinearBound, own: Rows) -> Array:
     """The clauses ``[B, K]`` with a row that is short of refuting them by no more than rounding may have taken; `own`
     are the rows of the batch's boxes."""
     xp = array_namespace(state.lower)

@@ -11,13 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..arrays import array_namespace, options_like, out_of_memory_errors
-from ..bounding.crown import LinearBound, Relaxed, relax, row_bounds
+from ..bounding.narrow import relax, row_bounds
 from ..budget import Deadline, MemoryBudget, TimeUp
 from ..errors import UndefinedOnRegion
 from ..graph import Array, Graph
@@ -30,6 +29,8 @@ from .stairs import part, snap
 from .undefined import split_advice, undefined_boxes
 
 if TYPE_CHECKING:
+    from ..bounding.backward import LinearBound, Relaxed
+    from ..bounding.narrow import Narrowed
     from ..bounding.plan import Plan
     from ..ops.rule import Interval
     from ..rows import Rows
@@ -101,14 +102,14 @@ def search(
     """
     report = SplitReport()
     executor = ThreadPoolExecutor(options.workers) if options.workers > 1 else None
+    rounds = _Rounds(plan, rows, options, deadline, memory)
     batch = options.batch
     try:
         while len(pool):
             taken = pool.pop(batch * options.workers)
             parts = pieces(taken, options.workers, 16)
             try:
-                work = partial(_step, plan, rows, options, deadline, memory)
-                outcomes = [outcome for outcomes in on_threads(executor, work, parts) for outcome in outcomes]
+                outcomes = [outcome for outcomes in on_threads(executor, rounds.step, parts) for outcome in outcomes]
             except out_of_memory_errors():
                 pool.push(taken)
                 if batch == 1:
@@ -176,140 +177,121 @@ class _Outcome:
     undefined: str | None = None
 
 
-@np.errstate(all="ignore")
-def _step(
-    plan: Plan, rows: Rows, options: SplitOptions, deadline: Deadline, memory: MemoryBudget, domains: Domains
-) -> list[_Outcome]:
-    """Bound, close, clip, probe and split one batch; boxes on which an operator may be undefined apart from the
-    others."""
-    deadline.check()
-    try:
-        state = relax(
-            plan,
-            domains.lower,
-            domains.upper,
-            refine=options.refine,
-            inherited=domains.inherited,
-            deadline=deadline,
-            memory=memory,
-        )
-    except UndefinedOnRegion as error:
+@dataclass(frozen=True, eq=False)
+class _Rounds:
+    """What all rounds of a search have in common."""
+
+    plan: Plan
+    rows: Rows
+    options: SplitOptions
+    deadline: Deadline
+    memory: MemoryBudget
+
+    @np.errstate(all="ignore")
+    def step(self, domains: Domains) -> list[_Outcome]:
+        """Bound, close, clip, probe and split one batch; boxes on which an operator may be undefined apart from the
+        others."""
+        self.deadline.check()
+        try:
+            state = relax(
+                self.plan,
+                domains.lower,
+                domains.upper,
+                refine=self.options.refine,
+                inherited=domains.inherited,
+                deadline=self.deadline,
+                memory=self.memory,
+            )
+        except UndefinedOnRegion as error:
+            xp = array_namespace(domains.lower)
+            undefined = undefined_boxes(error, domains.group)
+            outcomes = [self._opened(domains, xp.nonzero(undefined)[0], error)]
+            defined = xp.nonzero(~undefined)[0]
+            return outcomes + (self.step(domains.pick(defined)) if defined.shape[0] else [])
+        return [self._on_open_clauses(domains, state)]
+
+    def _on_open_clauses(self, domains: Domains, state: Relaxed | Narrowed) -> _Outcome:
+        """`_bounded` with the clauses alone that are open on some box of the batch: often one of many is left (Lyapunov
+        conditions, whose other clauses say that a point is outside the region)."""
         xp = array_namespace(domains.lower)
-        undefined = undefined_boxes(error, domains.group)
-        outcomes = [_opened(plan, options, domains, xp.nonzero(undefined)[0], error)]
-        defined = xp.nonzero(~undefined)[0]
-        if defined.shape[0]:
-            outcomes += _step(plan, rows, options, deadline, memory, domains.pick(defined))
-        return outcomes
-    return [_on_open_clauses(plan, rows, options, deadline, memory, domains, state)]
+        used = xp.nonzero(xp.any(domains.active, axis=0))[0]
+        count = domains.active.shape[1]
+        # Choosing rows takes as long as there are groups.
+        if used.shape[0] == count or self.rows.rows.shape[0] > len(domains):
+            return self._bounded(domains, state)
+        outcome = replace(self, rows=self.rows.only(used))._bounded(
+            replace(domains, active=domains.active[:, used]), state
+        )
+
+        def widened(part: Domains) -> Domains:
+            active = xp.zeros((len(part), count), dtype=xp.bool, **options_like(used))
+            active[:, used] = part.active
+            return replace(part, active=active)
+
+        refuted = outcome.refuted and (*outcome.refuted[:3], used[outcome.refuted[3]])
+        return replace(outcome, children=widened(outcome.children), stuck=widened(outcome.stuck), refuted=refuted)
+
+    def _opened(self, domains: Domains, index: Array, error: UndefinedOnRegion) -> _Outcome:
+        """Split the boxes at `index`, on which an operator may have no value: nothing is known of their rows."""
+        xp = array_namespace(domains.lower)
+        left = domains.pick(index)
+        left = replace(left, margin=xp.full_like(left.margin, -xp.inf))
+        if error.partial is not None:
+            left = replace(left, inherited=_targets(error.partial, index))
+        scores, hopeless = split_advice(error, index, left.lower, left.upper)
+        children, stuck = _split(left.pick(~hopeless), scores[~hopeless], self.options.stairs)
+        stuck = concatenate([left.pick(hopeless), stuck])
+        return _Outcome(children, stuck, left.lower[:0], left.group[:0], None, str(error))
+
+    def _bounded(self, domains: Domains, state: Relaxed | Narrowed) -> _Outcome:
+        """Close, clip, probe and split a batch with its relaxation."""
+        xp = array_namespace(domains.lower)
+        options, own = self.options, self.rows.of(domains.group)
+        bound = row_bounds(state, own.rows, own.offsets, memory=self.memory, deadline=self.deadline)
+        # NaN compares false, so that it refutes nothing.
+        strongest = own.strongest(bound.lower)
+        active = domains.active & ~(strongest > 0)
+        refuted = None
+        if options.record:
+            box, clause = xp.nonzero(domains.active & ~active)
+            refuted = (domains.lower[box], domains.upper[box], domains.group[box], clause)
+        margin = xp.min(xp.where(active, strongest, xp.inf), axis=1)
+        undecided = xp.any(active, axis=1)
+        hairs = xp.zeros_like(undecided)
+        if options.leave_hairs:
+            hairs = undecided & ~xp.any(active & ~nearly_refuted(state, bound, own), axis=1)
+        renewed = replace(domains, active=active, margin=margin, inherited={})
+        close = renewed.pick(xp.nonzero(hairs)[0])
+        survivors = xp.nonzero(undecided & ~hairs)[0]
+        if survivors.shape[0] == 0:
+            nothing = domains.pick(slice(0, 0))
+            return _Outcome(nothing, close, domains.lower[:0], domains.group[:0], refuted)
+        left = replace(renewed.pick(survivors), inherited=_targets(state, survivors))
+        kept = bound.boxes(survivors)
+        own = self.rows.of(left.group)
+        points, groups = _probe(self.plan.graph, self.rows, left, kept)
+        if not options.record:
+            left, kept, own = _clipped(left, kept, own)
+        if options.stairs and len(left):
+            low, high = snap(options.stairs, left.lower, left.upper)
+            index = xp.nonzero(xp.all(low <= high, axis=1))[0]
+            left = replace(left, lower=low, upper=high).pick(index)
+            kept, own = kept.boxes(index), own.of(index)
+        if not len(left):
+            return _Outcome(left, concatenate([left, close]), points, groups, refuted)
+        children, stuck = _split(left, _scores(left, kept, own), options.stairs)
+        return _Outcome(children, concatenate([stuck, close]), points, groups, refuted)
 
 
-def _on_open_clauses(
-    plan: Plan,
-    rows: Rows,
-    options: SplitOptions,
-    deadline: Deadline,
-    memory: MemoryBudget,
-    domains: Domains,
-    state: Relaxed,
-) -> _Outcome:
-    """`_bounded` with the clauses alone that are open on some box of the batch: often one of many is left (Lyapunov
-    conditions, whose other clauses say that a point is outside the region)."""
-    xp = array_namespace(domains.lower)
-    used = xp.nonzero(xp.any(domains.active, axis=0))[0]
-    count = domains.active.shape[1]
-    # Choosing rows takes as long as there are groups.
-    if used.shape[0] == count or rows.rows.shape[0] > len(domains):
-        return _bounded(plan, rows, options, deadline, memory, domains, state)
-    narrow = replace(domains, active=domains.active[:, used])
-    outcome = _bounded(plan, rows.only(used), options, deadline, memory, narrow, state)
-
-    def widened(part: Domains) -> Domains:
-        active = xp.zeros((len(part), count), dtype=xp.bool, **options_like(used))
-        active[:, used] = part.active
-        return replace(part, active=active)
-
-    refuted = outcome.refuted and (*outcome.refuted[:3], used[outcome.refuted[3]])
-    return replace(outcome, children=widened(outcome.children), stuck=widened(outcome.stuck), refuted=refuted)
-
-
-def _opened(plan: Plan, options: SplitOptions, domains: Domains, index: Array, error: UndefinedOnRegion) -> _Outcome:
-    """Split the boxes at `index`, on which an operator may have no value: nothing is known of their rows."""
-    xp = array_namespace(domains.lower)
-    left = domains.pick(index)
-    left = replace(left, margin=xp.full_like(left.margin, -xp.inf))
-    if error.partial is not None:
-        left = replace(left, inherited=_targets(plan, error.partial, index))
-    scores, hopeless = split_advice(error, index, left.lower, left.upper)
-    children, stuck = _split(left.pick(~hopeless), scores[~hopeless], options.stairs)
-    stuck = concatenate([left.pick(hopeless), stuck])
-    return _Outcome(children, stuck, left.lower[:0], left.group[:0], None, str(error))
-
-
-def _bounded(
-    plan: Plan,
-    rows: Rows,
-    options: SplitOptions,
-    deadline: Deadline,
-    memory: MemoryBudget,
-    domains: Domains,
-    state: Relaxed,
-) -> _Outcome:
-    """Close, clip, probe and split a batch with its relaxation."""
-    xp = array_namespace(domains.lower)
-    own = rows.of(domains.group)
-    bound = row_bounds(state, own.rows, own.offsets, memory=memory, deadline=deadline)
-    # NaN compares false, so that it refutes nothing.
-    strongest = own.strongest(bound.lower)
-    active = domains.active & ~(strongest > 0)
-    refuted = None
-    if options.record:
-        box, clause = xp.nonzero(domains.active & ~active)
-        refuted = (domains.lower[box], domains.upper[box], domains.group[box], clause)
-    margin = xp.min(xp.where(active, strongest, xp.inf), axis=1)
-    undecided = xp.any(active, axis=1)
-    hairs = xp.zeros_like(undecided)
-    if options.leave_hairs:
-        hairs = undecided & ~xp.any(active & ~nearly_refuted(state, bound, own), axis=1)
-    close = replace(domains, active=active, margin=margin, inherited={}).pick(xp.nonzero(hairs)[0])
-    survivors = xp.nonzero(undecided & ~hairs)[0]
-    if survivors.shape[0] == 0:
-        nothing = domains.pick(slice(0, 0))
-        return _Outcome(nothing, close, domains.lower[:0], domains.group[:0], refuted)
-    inherited = _targets(plan, state, survivors)
-    left = Domains(
-        domains.lower[survivors],
-        domains.upper[survivors],
-        domains.group[survivors],
-        active[survivors],
-        margin[survivors],
-        inherited,
-    )
-    kept = bound.pick(survivors)
-    own = rows.of(left.group)
-    points, groups = _probe(plan, rows, left, kept)
-    if not options.record:
-        left, kept, own = _clipped(left, kept, own)
-    if options.stairs and len(left):
-        low, high = snap(options.stairs, left.lower, left.upper)
-        index = xp.nonzero(xp.all(low <= high, axis=1))[0]
-        left = replace(left, lower=low, upper=high).pick(index)
-        kept = kept.pick(index)
-        own = own.of(index)
-    if not len(left):
-        return _Outcome(left, concatenate([left, close]), points, groups, refuted)
-    children, stuck = _split(left, _scores(left, kept, own), options.stairs)
-    return _Outcome(children, concatenate([stuck, close]), points, groups, refuted)
-
-
-def _targets(plan: Plan, state: Relaxed, index: Array) -> dict[int, Interval]:
+def _targets(state: Relaxed | Narrowed, index: Array) -> dict[int, Interval]:
     """The targets' bounds of the surviving boxes, flat, to be inherited; empty where keeping them costs too much."""
+    plan = state.plan
     if plan.target_size > INHERIT_AT_MOST:
         return {}
     xp = array_namespace(index)
     kept = {}
     for key in plan.targets:
-        if key >= len(state.intervals):
+        if isinstance(state.intervals, list) and key >= len(state.intervals):
             unknown = xp.full(
                 (index.shape[0], plan.graph.nodes[key].size), xp.inf, dtype=state.lower.dtype, **options_like(index)
             )
@@ -323,7 +305,7 @@ def _targets(plan: Plan, state: Relaxed, index: Array) -> dict[int, Interval]:
     return kept
 
 
-def _probe(plan: Plan, rows: Rows, domains: Domains, bound: LinearBound) -> tuple[Array, Array]:
+def _probe(graph: Graph, rows: Rows, domains: Domains, bound: LinearBound) -> tuple[Array, Array]:
     """Concrete points of each box that are unsafe as far as this dtype can tell: of centres and minimisers of the
     weakest row."""
     xp = array_namespace(domains.lower)
@@ -333,7 +315,7 @@ def _probe(plan: Plan, rows: Rows, domains: Domains, bound: LinearBound) -> tupl
     corner = xp.where(direction > 0, domains.lower, domains.upper)
     points = xp.concat([centre, corner], axis=0)
     both = xp.concat([domains.group, domains.group], axis=0)
-    unsafe = looks_unsafe(plan.graph, rows, points, both)
+    unsafe = looks_unsafe(graph, rows, points, both)
     return points[unsafe], both[unsafe]
 
 
@@ -359,8 +341,8 @@ def _clipped(domains: Domains, bound: LinearBound, own: Rows) -> tuple[Domains, 
     hull_low = xp.min(xp.where(active[:, :, None], low, xp.inf), axis=1)
     hull_high = xp.max(xp.where(active[:, :, None], high, -xp.inf), axis=1)
     index = xp.nonzero(xp.any(active, axis=1))[0]
-    cut = Domains(hull_low, hull_high, domains.group, active, domains.margin, domains.inherited).pick(index)
-    return cut, bound.pick(index), own.of(index)
+    cut = replace(domains, lower=hull_low, upper=hull_high, active=active).pick(index)
+    return cut, bound.boxes(index), own.of(index)
 
 
 def _scores(domains: Domains, bound: LinearBound, own: Rows) -> Array:
