@@ -94,9 +94,18 @@ def _one_minimum(xp: Any, lower: Array, upper: Array, values: Interval, minimum:
 
 
 def _gated_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
+    """The range, moved by the roundoff of gates: these lose all digits on the left tail, where 1 is nearly taken from
+    1, so that later allowances, relative to the value, would not cover it."""
     lower, upper = intervals[0]
+    xp, minimum = array_namespace(lower), _unit(node).minimum
     values = _gated(node, [lower]), _gated(node, [upper])
-    return _one_minimum(array_namespace(lower), lower, upper, values, _unit(node).minimum)
+    unit = 4.0 * unit_roundoff(lower)
+    slack = [unit * xp.where(abs(end) < math.inf, abs(end), 0.0) for end in (lower, upper)]
+    low, _ = _one_minimum(
+        xp, lower, upper, (values[0] - slack[0], values[1] - slack[1]), (minimum[0], minimum[1] - unit)
+    )
+    _, high = _one_minimum(xp, lower, upper, (values[0] + slack[0], values[1] + slack[1]), minimum)
+    return low, high
 
 
 def _gated_lines(xp: Any, node: Node, lower: Array, upper: Array, slope: Array | None) -> tuple[Line, Line]:
