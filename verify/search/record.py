@@ -35,8 +35,9 @@ class BoxRecord:
     """Input splits: clauses refuted on boxes, in parts of arrays ``lower, upper [N, n]``, ``group, clause [N]``. For
     every clause, its boxes cover its group's box.
 
-    A box is refuted by CROWN bounds, in wide networks with forward lines for intermediate values, or by the output's
-    interval; where float32 was not enough, in float64."""
+    A box is refuted by CROWN bounds, in wide networks with forward lines for intermediate values, in narrow ones with
+    intervals through affine functions multiplied out, or by the output's interval; where float32 was not enough, in
+    float64."""
 
     parts: list[tuple[Array, Array, Array, Array]] = field(default_factory=list)
 
