@@ -350,3 +350,20 @@ def test_forward_lines_spare_backward_rows_where_inputs_are_few(library, monkeyp
     plain = row_bounds(relax(plan, lower, upper), rows, offsets).lower
     assert 4 * few < sum(bounded)
     np.testing.assert_allclose(ours, plain, rtol=0.02)
+
+
+def test_a_product_that_a_kink_reads_has_lines():
+    """Backward bounds of what several inputs make go through its lines: with x near y, ``x y - y^2`` is small."""
+    nodes = (
+        node("x", "Input", (), (2,)),
+        node("first", "Take", (0,), (1,), {"indices": np.array([0])}, fill=0.0),
+        node("second", "Take", (0,), (1,), {"indices": np.array([1])}, fill=0.0),
+        node("product", "Mul", (1, 2), (1,)),
+        node("kink", "Relu", (3,), (1,)),
+        node("rest", "Add", (4, 1), (1,), signs=(1, -1)),
+    )
+    lower, upper = np.array([[1.0, 1.0]]), np.array([[2.0, 2.0]])
+    found = bounds_of(Graph(nodes, (0,), (5,)), lower, upper, "crown")
+    # relu(x y) - x = x (y - 1) lies in [0, 2]; the product's interval alone would give [-1, 3].
+    assert found.lower[0, 0] > -0.51
+    assert found.upper[0, 0] < 2.51
