@@ -16,7 +16,7 @@ import numpy as np
 from ..arrays import array_namespace
 from ..kernels.relaxation import Step, backward_step
 from ..ops import rule
-from ..ops.arrays import as_like, zeros_like_shape
+from ..ops.arrays import as_like, quiet, zeros_like_shape
 from .interval import rounding
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ Carried = tuple[tuple["Array", ...], "Array | None"]
 add (None for zero)."""
 
 
+@quiet
 def backward(
     state: Relaxed, start: int, coefficients: Array, constant: Array | None = None, index: Array | None = None
 ) -> LinearBound:

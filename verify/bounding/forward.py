@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..arrays import array_namespace, options_like
 from ..ops import rule
-from ..ops.arrays import as_like, zeros_like_shape
+from ..ops.arrays import as_like, product, quiet, surely_finite, zeros_like_shape
 from .interval import intersect, node_interval, rounding
 
 if TYPE_CHECKING:
@@ -97,9 +97,7 @@ class ForwardLines:
             inputs = [self._lines[source] for source in node.inputs]
             ranges = [state.intervals[source] for source in node.inputs]
             self._lines.append(_through(node, inputs, ranges, state.intervals[position], lower))
-        low, high = _range(self._lines[index], lower, upper)
-        xp = array_namespace(low)
-        return xp.where(abs(low) < xp.inf, low, -xp.inf), xp.where(abs(high) < xp.inf, high, xp.inf)
+        return _range(self._lines[index], lower, upper)
 
     def _start(self, node: Node) -> Affine:
         """The input itself: lines of slope one in what varies, constants elsewhere."""
@@ -110,14 +108,32 @@ class ForwardLines:
         return replace(whole, lower_constant=constant, upper_constant=constant)
 
 
+@quiet
 def _through(node: Node, inputs: list[Affine], ranges: Sequence[Interval], interval: Interval, like: Array) -> Affine:
     """Lines around a node's value from those of its inputs, their bounds and its own; `like` is ``[B, n]``."""
     operator = rule(node.op)
     if operator.linear is not None and node.inputs:
-        return _through_linear(node, inputs)
+        return _settled(_through_linear(node, inputs), interval)
     if operator.linear is None and operator.relax is not None:
-        return _through_lines(operator.relax(node, ranges), inputs)
+        return _settled(_through_lines(operator.relax(node, ranges), inputs), interval)
     return _constant(like, interval)
+
+
+def _settled(line: Affine, interval: Interval) -> Affine:
+    """The lines where they are finite, elsewhere the constant bounds: what overflowed in one entry must not make
+    numbers that are none of those which only multiply it by zero."""
+    low, low_constant = line.lower_coefficients, line.lower_constant
+    high, high_constant = line.upper_coefficients, line.upper_constant
+    if surely_finite(low, low_constant, high, high_constant, line.terms):
+        return line
+    xp = array_namespace(low)
+    sides = []
+    for coefficients, constant, end in ((low, low_constant, interval[0]), (high, high_constant, interval[1])):
+        usable = xp.isfinite(constant) & xp.isfinite(line.terms) & xp.all(xp.isfinite(coefficients), axis=1)
+        sides.append((xp.where(usable[:, None], coefficients, 0.0), xp.where(usable, constant, end)))
+    extent = xp.maximum(abs(interval[0]), abs(interval[1]))
+    terms = xp.where(xp.isfinite(line.terms), line.terms, xp.where(xp.isfinite(extent), extent, 0.0))
+    return Affine(sides[0][0], sides[0][1], sides[1][0], sides[1][1], terms)
 
 
 def _identity(lower: Array, upper: Array, node: Node, index: Array | None = None) -> Affine:
@@ -182,16 +198,17 @@ def _through_lines(lines: Lines, inputs: list[Affine]) -> Affine:
     for low_slope, high_slope, line in zip(lines.lower_slopes, lines.upper_slopes, inputs, strict=True):
         rising, falling = xp.clip(low_slope, 0, None), xp.clip(low_slope, None, 0)
         low = low + rising[:, None] * line.lower_coefficients + falling[:, None] * line.upper_coefficients
-        low_constant = low_constant + rising * line.lower_constant + falling * line.upper_constant
+        low_constant = low_constant + product(rising, line.lower_constant) + product(falling, line.upper_constant)
         rising, falling = xp.clip(high_slope, 0, None), xp.clip(high_slope, None, 0)
         high = high + rising[:, None] * line.upper_coefficients + falling[:, None] * line.lower_coefficients
-        high_constant = high_constant + rising * line.upper_constant + falling * line.lower_constant
+        high_constant = high_constant + product(rising, line.upper_constant) + product(falling, line.lower_constant)
         terms = terms + xp.maximum(abs(low_slope), abs(high_slope)) * line.terms
     return Affine(low, low_constant, high, high_constant, terms)
 
 
+@quiet
 def _range(line: Affine, lower: Array, upper: Array) -> Interval:
-    """The lines' least and largest values on the box ``[B, n]``, less the rounding allowance."""
+    """The lines' least and largest values on the box ``[B, n]``, less the rounding allowance; never NaN."""
     batch, size = lower.shape
     shape = (batch, size, *(1,) * (line.lower_coefficients.ndim - 2))
     centre, radius = (0.5 * (lower + upper)).reshape(shape), (0.5 * (upper - lower)).reshape(shape)
@@ -199,4 +216,6 @@ def _range(line: Affine, lower: Array, upper: Array) -> Interval:
     slack = rounding(lower) * line.terms
     low = xp.sum(line.lower_coefficients * centre - abs(line.lower_coefficients) * radius, axis=1)
     high = xp.sum(line.upper_coefficients * centre + abs(line.upper_coefficients) * radius, axis=1)
-    return low + line.lower_constant - slack, high + line.upper_constant + slack
+    low, high = low + line.lower_constant - slack, high + line.upper_constant + slack
+    # A sum that overflowed says nothing, even where it came out as an infinity of the other sign.
+    return xp.where(abs(low) < xp.inf, low, -xp.inf), xp.where(abs(high) < xp.inf, high, xp.inf)

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..arrays import array_namespace
 from ..ops import rule
-from ..ops.arrays import defined
+from ..ops.arrays import as_like, defined, quiet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,6 +49,7 @@ def _all_finite(arrays: Sequence[Array]) -> bool:
     return True
 
 
+@quiet
 def node_interval(node: Node, operator: OpRule, intervals: Sequence[Interval]) -> Interval:
     """Bounds ``[B, *shape]`` of one node's value from bounds of its inputs: perhaps infinite, never NaN.
 
@@ -66,6 +67,8 @@ def node_interval(node: Node, operator: OpRule, intervals: Sequence[Interval]) -
 def _affine(node: Node, linear: LinearRule, intervals: Sequence[Interval]) -> Interval:
     """``M c + b -+ |M| r`` with its rounding allowance."""
     slack = rounding(intervals[0][0])
+    if node.op == "Scale":
+        return _scaled(node, linear, intervals, slack)
     centres = [0.5 * (lower + upper) for lower, upper in intervals]
     radii = [
         (0.5 + slack) * (upper - lower) + slack * abs(centre)
@@ -74,13 +77,23 @@ def _affine(node: Node, linear: LinearRule, intervals: Sequence[Interval]) -> In
     centre = linear.apply(node, centres)
     radius = linear.magnitude(node, radii) + slack * abs(centre)
     lower, upper = centre - radius, centre + radius
-    if node.size <= WHOLE_AT_MOST and node.op in ("Add", "Scale"):
+    if node.size <= WHOLE_AT_MOST and node.op == "Add":
         lower, upper = _exact_where_whole(node, linear, intervals, (lower, upper))
     if _sums_what_is_not_negative(node, intervals):
         # Beside wide terms the allowance hides that the sum is positive, which a root or logarithm must know.
         least = linear.apply(node, [low for low, _ in intervals])
         lower = array_namespace(lower).maximum(lower, (1.0 - slack) * least)
     return lower, upper
+
+
+def _scaled(node: Node, linear: LinearRule, intervals: Sequence[Interval], slack: float) -> Interval:
+    """A scaling at the two ends, each with the allowance of its own size: one more than a number between 0 and the
+    largest one is at least 1, as a softmax needs to know."""
+    lower, upper = rule(node.op).interval(node, intervals)
+    shift = linear.bias(node)
+    added = 0.0 if shift is None else 2.0 * slack * abs(as_like(shift, lower))
+    bounds = lower - slack * abs(lower) - added, upper + slack * abs(upper) + added
+    return _exact_where_whole(node, linear, intervals, bounds) if node.size <= WHOLE_AT_MOST else bounds
 
 
 def _exact_where_whole(node: Node, linear: LinearRule, intervals: Sequence[Interval], bounds: Interval) -> Interval:

@@ -38,6 +38,7 @@ def no_bias(node: Node) -> Array | None:
 def entrywise_row(apply: Map, adjoint: Adjoint, summary: str) -> OpRule:
     """The row of an operator that only moves or adds entries (coefficients 0 and 1, no constant)."""
 
+    @quiet
     def interval(node: Node, intervals: Sequence[Interval]) -> Interval:
         return apply(node, [lower for lower, _ in intervals]), apply(node, [upper for _, upper in intervals])
 
@@ -240,6 +241,7 @@ def _reduced_axes(node: Node) -> tuple[int, ...]:
     return tuple(axis % rank + 1 for axis in node.attributes["axes"])
 
 
+@quiet
 def _sum(node: Node, xs: Sequence[Array]) -> Array:
     axes = tuple(axis + 1 if axis >= 0 else axis for axis in node.attributes["axes"])
     keepdims = bool(node.attributes.get("keepdims", False))
