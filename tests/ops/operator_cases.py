@@ -66,6 +66,11 @@ class Case:
     differentiable: bool = True
 
     @property
+    def agreeing(self) -> bool:
+        """Whether all inputs have one value."""
+        return self.node.op == "Same"
+
+    @property
     def elementwise(self) -> bool:
         return all(shape == self.node.shape for shape in self.node.input_shapes)
 
@@ -213,6 +218,9 @@ CASES: tuple[Case, ...] = (
     _case("Max", (2, 3), ((2, 3),) * 2),
     _case("Max", (2, 3), ((2, 3),) * 5),
     _case("Min", (2, 3), ((2, 3),) * 3),
+    _case("Same", (2, 3), ((2, 3),) * 2),
+    _case("LogSoftmax", (2, 4), ((2, 4),), axis=1),
+    _case("LogSoftmax", (3, 2), ((3, 2),), axis=-2),
     _case("ArgMax", (2, 1), ((2, 5),), axis=1, keepdims=True, select_last=False, differentiable=False),
     _case("ArgMax", (5,), ((2, 5),), axis=0, keepdims=False, select_last=True, differentiable=False),
     _case("GatherND", (3, 2), ((4, 5, 2), (3, 2)), domains=(real, position(3)), differentiable=False),
@@ -227,6 +235,15 @@ CASES: tuple[Case, ...] = (
         differentiable=False,
     ),
 )
+
+
+def agreed(case: Case, intervals: list[tuple[np.ndarray, np.ndarray]]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The intervals, made to meet where all inputs have one value."""
+    if not case.agreeing:
+        return intervals
+    (lower, upper), *others = intervals
+    common = np.clip(0, lower, upper).astype(lower.dtype)
+    return [(lower, upper), *((np.minimum(low, common), np.maximum(high, common)) for low, high in others)]
 
 
 def label(case: Case) -> str:

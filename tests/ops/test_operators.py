@@ -13,7 +13,7 @@ from boundsmith.verify.graph import Graph, Node
 from boundsmith.verify.ops import OPERATORS, Lines, rule
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ops.operator_cases import CASES, Case, converted, label
+from ops.operator_cases import CASES, Case, agreed, converted, label
 
 torch = pytest.importorskip("torch")
 
@@ -51,7 +51,7 @@ def random_intervals(case: Case, seed: int, dtype: Any, batch: int = BATCH) -> l
         lower, upper = np.where(side == 0, 0, lower), np.where(side == 1, 0, upper)
         lower, upper = np.minimum(lower, upper), np.maximum(lower, upper)
         intervals.append((domain(lower.astype(dtype)), domain(upper.astype(dtype))))
-    return intervals
+    return agreed(case, intervals)
 
 
 def samples(
@@ -60,6 +60,9 @@ def samples(
     """Points of the intervals in float64: the corners, inner points, and points about zero and other special places."""
     random = np.random.default_rng(seed + 1)
     points = []
+    if case.agreeing:
+        common = np.maximum(*(low for low, _ in intervals)), np.minimum(*(high for _, high in intervals))
+        intervals = [common] * len(intervals)
     for k in range(count):
         xs = []
         for (lower, upper), domain in zip(intervals, case.domains, strict=True):
@@ -74,7 +77,7 @@ def samples(
             if domain.__name__ in ("bit", "whole"):
                 x = np.clip(np.round(x), low, high)
             xs.append(x)
-        points.append(xs)
+        points.append([xs[0]] * len(xs) if case.agreeing else xs)
     return points
 
 
@@ -125,7 +128,9 @@ def test_every_row_states_what_it_needs() -> None:
         assert row.summary, name
         if row.linear is None and name != "Input":
             assert row.vjp is not None, name
-            assert (row.relax is None) != (row.backward is None), name
+            # What stands beside another form of its value may leave lines to that one.
+            assert (row.relax is None) != (row.backward is None) or name == "LogSoftmax", name
+            assert row.relax is None or row.backward is None, name
         else:
             assert row.relax is None, name
             assert row.backward is None, name
@@ -190,7 +195,9 @@ def test_interval_contains_values(case: Case, dtype: Any) -> None:
         assert (abs(to_numpy(by_torch[1]) - upper) <= slack).all()
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if len(c.domains) == 1 and c.elementwise], ids=label)
+@pytest.mark.parametrize(
+    "case", [c for c in CASES if len(c.domains) == 1 and c.elementwise and c.node.op != "LogSoftmax"], ids=label
+)
 def test_interval_of_one_variable_is_tight(case: Case) -> None:
     random = np.random.default_rng(5)
     centre, radius = random.normal(size=(50, *case.node.shape)) * 3, abs(random.normal(size=(50, *case.node.shape)))
@@ -275,6 +282,7 @@ def test_lines_enclose_the_function_on_intervals_found_by_hypothesis(
     intervals = [
         (domain(np.roll(table[..., 0], k)), domain(np.roll(table[..., 1], k))) for k, domain in enumerate(case.domains)
     ]
+    intervals = agreed(case, intervals)
     node = converted(case.node, lambda p: p.astype(np.float32))
     slopes = None if slope is None else np.full((1, *node.shape), slope, dtype=np.float32)
     lines = rule(node.op).relax(node, intervals, slopes)
@@ -320,6 +328,7 @@ def test_a_batch_is_its_members(case: Case) -> None:
 def test_a_constant_input_may_have_batch_one(case: Case) -> None:
     intervals = random_intervals(case, 4, np.float64, 5)
     intervals[1] = tuple(end[:1] for end in intervals[1])
+    intervals = agreed(case, intervals)
     lines = rule(case.node.op).relax(case.node, intervals, None)
     repeated = [tuple(np.broadcast_to(end, (5, *end.shape[1:])) for end in pair) for pair in intervals]
     assert_lines_hold(case, lines, repeated, samples(case, repeated, 4), np.float64)

@@ -18,6 +18,9 @@ _KINKED = frozenset({"Relu", "LeakyRelu", "Abs", "Sign", "IsPositive", "IsNonNeg
 MOVES = frozenset({"Reshape", "Transpose", "Take"})
 """Operators through which a nonlinear node is taken to read an earlier one."""
 
+_INDIFFERENT = frozenset({"Same", "LogSoftmax"})
+"""Operators that no better bounds of their inputs serve: another form of their value, read by `Same`, has the lines."""
+
 _OPEN = MappingProxyType(
     {
         "Sign": (True, True),
@@ -99,7 +102,7 @@ def make_plan(graph: Graph) -> Plan:
     private = _read_by_steps_alone(graph)
     for index in nonlinear:
         node = graph.nodes[index]
-        for source in node.inputs:
+        for source in node.inputs if node.op not in _INDIFFERENT else ():
             root = source
             while graph.nodes[root].op in MOVES:
                 root = graph.nodes[root].inputs[0]

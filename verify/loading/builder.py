@@ -315,6 +315,10 @@ class GraphBuilder:
             return self.unary("Pow", a, {"exponent": 2.0}, integral=whole)
         return self.elementwise("Mul", (a, b), integral=whole)
 
+    def same(self, a: Variable, b: Variable) -> Variable:
+        """A value of which `a` and `b` are two forms; lines that nobody chooses are those of `a`."""
+        return self.add("Same", (a, b), a.shape)
+
     def reduce_sum(self, x: Variable, axes: Sequence[int], keepdims: bool) -> Variable:
         """The sum over `axes` (non-negative)."""
         chosen = tuple(sorted(set(axes)))
@@ -339,6 +343,7 @@ class GraphBuilder:
         return Graph(tuple(self.nodes), tuple(x.index for x in inputs), tuple(x.index for x in outputs))
 
 
+@np.errstate(over="ignore")
 def is_finite(array: np.ndarray) -> bool:
     """Whether all values are finite; no temporary of the array's size unless one may not be."""
     return bool(np.isfinite(array.sum())) or bool(np.isfinite(array).all())

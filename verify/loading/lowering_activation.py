@@ -1,4 +1,4 @@
-"""Lowering of activation functions, softmax and data-dependent normalisation."""
+"""Lowering of activation functions and data-dependent normalisation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .builder import Masked, Variable
+from .builder import Variable
 from .lowering import Call, Lowering, LoweringError, normal_axis
 from .lowering_arithmetic import clip, power
 from .lowering_linear import matmul
@@ -99,62 +99,6 @@ def _swish(call: Call) -> Value:
     if alpha == 1.0:
         return call.builder.unary("Silu", x)
     return call.builder.product(x, call.builder.unary("Sigmoid", call.builder.affine(x, alpha)))
-
-
-def kept(builder: GraphBuilder, x: Variable, chosen: np.ndarray) -> Variable:
-    """`x` where `chosen`, an array of its shape, and 0 elsewhere, whatever `x` is there."""
-    return builder.take(x, np.where(chosen, np.arange(x.size, dtype=np.int64).reshape(x.shape), -1))
-
-
-def softmax_denominator(builder: GraphBuilder, x: Variable, axis: int, hidden: np.ndarray | None = None) -> Variable:
-    """``sum_j exp(x_j - x_i) = 1 / softmax(x)_i`` along `axis`, without subtracting an element from itself.
-
-    Entries that are `hidden`, an array of `x`'s shape, do not count; the result means nothing there.
-    """
-    count = x.shape[axis]
-    others = np.array([[j for j in range(count) if j != i] for i in range(count)], dtype=np.int64)
-    builder.claim((*x.shape, count))
-    along = np.moveaxis(np.arange(x.size, dtype=np.int64).reshape(x.shape), axis, -1)
-    other, own = along[..., others], np.broadcast_to(along[..., :, None], (*along.shape, count - 1))
-    if hidden is not None:
-        seen = ~(hidden.reshape(-1)[other] | hidden.reshape(-1)[own])
-        # What is hidden may be of any size: its difference is not even computed, so that it cannot overflow.
-        other = np.where(seen, other, own)
-    ratios = builder.unary("Exp", builder.sum_of((builder.take(x, other), builder.take(x, own)), (1, -1)))
-    if hidden is not None:
-        ratios = kept(builder, ratios, seen)
-    total = builder.reduce_sum(ratios, (len(ratios.shape) - 1,), keepdims=False)
-    moved = (*range(axis), len(x.shape) - 1, *range(axis, len(x.shape) - 1))
-    return builder.transpose(builder.affine(total, shift=1.0), moved)
-
-
-def _softmax(call: Call, log: bool) -> Value:
-    builder = call.builder
-    x = call.x()
-    shape = x.shape
-    if call.opset < 13:
-        # Before opset 13 the tensor is flattened to a matrix at the axis and normalised over its rows.
-        cut = normal_axis(call.integer("axis", 1), len(shape))
-        if any(extent != 1 for extent in shape[cut + 1 :]):
-            if isinstance(x, Masked):
-                raise LoweringError("it reads entries that are minus infinity over several axes")
-            x = builder.reshape(x, (*shape[:cut], int(np.prod(shape[cut:], dtype=np.int64))))
-        axis = cut
-    else:
-        axis = normal_axis(call.integer("axis", -1), len(shape))
-    return builder.reshape(softmax(builder, x, axis, log), shape)
-
-
-def softmax(builder: GraphBuilder, x: Variable, axis: int, log: bool = False) -> Variable:
-    """The softmax of a tensor along `axis`, or its logarithm; entries that a mask hides get 0."""
-    hidden = x.hidden if isinstance(x, Masked) else None
-    if hidden is not None and (log or bool(hidden.all(axis=axis).any())):
-        raise LoweringError("all entries of a row are minus infinity, or their logarithms are asked for")
-    if x.shape[axis] == 1:
-        return builder.constant(np.full(x.shape, 0.0 if log else 1.0, dtype=x.dtype))
-    total = softmax_denominator(builder, x, axis, hidden)
-    result = builder.affine(builder.unary("Log", total), -1.0) if log else builder.unary("Reciprocal", total)
-    return result if hidden is None else kept(builder, result, ~hidden)
 
 
 def _normalise(builder: GraphBuilder, x: Variable, axes: tuple[int, ...], epsilon: float) -> Variable:
@@ -251,8 +195,6 @@ ROWS: tuple[Lowering, ...] = (
     _row("Mish", _mish, "Softplus", "Tanh", "Mul", since=18),
     _row("Gelu", _gelu, "Gelu", since=20),
     _row("Swish", _swish, "Silu", "Sigmoid", "Mul", since=24),
-    _row("Softmax", partial(_softmax, log=False), "Take", "Add", "Exp", "Sum", "Scale", "Reciprocal"),
-    _row("LogSoftmax", partial(_softmax, log=True), "Take", "Add", "Exp", "Sum", "Scale", "Log"),
     _row("InstanceNormalization", _instance_norm, *_NORM),
     _row("LayerNormalization", _layer_norm, *_NORM, since=17, note="first output only"),
     _row("GroupNormalization", _group_norm, *_NORM, since=18),

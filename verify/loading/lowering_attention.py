@@ -8,9 +8,9 @@ import numpy as np
 
 from .builder import GraphBuilder, LoweringError, Value, Variable
 from .lowering import Call, Lowering
-from .lowering_activation import softmax
 from .lowering_arithmetic import hides
 from .lowering_linear import matmul
+from .lowering_softmax import CORE, softmax
 
 
 def causal(queries: int, keys: int) -> np.ndarray:
@@ -80,7 +80,7 @@ ROWS: tuple[Lowering, ...] = (
     Lowering(
         "Attention",
         _attention,
-        ("MatMul", "Scale", "Transpose", "Take", "Add", "Exp", "Sum", "Reciprocal"),
+        ("MatMul", "Transpose", *CORE),
         since=23,
         note="constant mask; first output; no cache",
     ),

@@ -21,6 +21,7 @@ from . import (
     lowering_recurrent,
     lowering_reduce,
     lowering_shape,
+    lowering_softmax,
 )
 from .lowering import Lowering
 
@@ -66,6 +67,7 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
             lowering_recurrent,
             lowering_reduce,
             lowering_shape,
+            lowering_softmax,
         )
         for row in family.ROWS
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
@@ -10,7 +11,7 @@ from typing import Any
 from ..arrays import array_namespace
 from ..errors import UndefinedOnRegion
 from ..graph import Array, Node
-from .arrays import product, quiet, smallest
+from .arrays import product, quiet, smallest, unit_roundoff
 from .functions import constant, power, sigmoid, softplus
 from .lines import (
     Line,
@@ -146,7 +147,26 @@ def _softplus(node: Node, xs: Sequence[Array]) -> Array:
 
 
 def _softplus_lines(xp: Any, node: Node, lower: Array, upper: Array, slope: Array | None) -> Lines2:
-    return convex_lines(xp, softplus, sigmoid, lower, upper, point_in(lower, upper, slope))
+    """The tangent of slope s has the entropy of s as its intercept, whatever the arguments' size; beyond what a unit of
+    roundoff can tell from 0 and x, the lines are these. So large arguments, as behind masks, leave no large rounding.
+    """
+    roundoff = unit_roundoff(lower)
+    share = sigmoid(xp, point_in(lower, upper, slope))
+    tiny = smallest(lower)
+    entropy = -share * xp.log(share.clip(tiny, None)) - (1.0 - share) * xp.log1p(
+        -share.clip(None, 1.0 - 0.5 * roundoff)
+    )
+    below = share, (1.0 - 8.0 * roundoff) * entropy - tiny
+    far = -math.log(roundoff)
+    at_lower, at_upper = softplus(xp, lower), softplus(xp, upper)
+    chord = chord_slope(xp, lower, upper, at_lower, at_upper).clip(0.0, 1.0)
+    above = line_above(xp, chord, lower, upper, (lower, at_lower), (upper, at_upper))
+    left, right = upper <= -far, lower >= far
+    end = (1.0 + 8.0 * roundoff) * softplus(xp, xp.where(left, upper, -lower)) + tiny
+    return below, (
+        xp.where(left, 0.0, xp.where(right, 1.0, above[0])),
+        xp.where(left | right, end, above[1]),
+    )
 
 
 @quiet
