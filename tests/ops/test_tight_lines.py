@@ -32,8 +32,8 @@ def node_of(op, form):
 def intervals_of(seed, count, dtype):
     """Intervals of every width about every place, huge, tiny, degenerate and ending at zero."""
     random = np.random.default_rng(seed)
-    centre = random.normal(size=(count, 1)) * random.choice([0.0, 1e-3, 1.0, 4.0], size=(count, 1))
-    radius = random.random((count, 1)) * random.choice([0.0, 1e-6, 1e-2, 0.5, 2.0, 10.0], size=(count, 1))
+    centre = random.normal(size=(count, 1)) * random.choice([0.0, 1e-3, 1.0, 4.0, 300.0], size=(count, 1))
+    radius = random.random((count, 1)) * random.choice([0.0, 1e-12, 1e-6, 1e-2, 0.5, 2.0, 10.0, 3e3], size=(count, 1))
     lower, upper = centre - radius, centre + radius
     side = random.integers(0, 8, (count, 1))
     lower, upper = np.where(side == 0, 0.0, lower), np.where(side == 1, 0.0, upper)
