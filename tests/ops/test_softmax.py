@@ -166,3 +166,12 @@ def test_large_masks_bound_like_minus_infinity(count):
         # With few entries, minus infinity leaves a second form, which large numbers would overflow.
         assert max(widths[1:]) <= (1.45 if method == "alpha-crown" else 1.15) * widths[0]
         assert max(widths[1:]) <= 1.001 * min(widths[1:])
+
+
+def test_many_scores_are_not_written_with_differences():
+    """Each would be bounded on its own: there are as many times more of them as a row has scores."""
+    for count, largest in ((4, 12), (40, 40)):
+        builder = GraphBuilder(np.dtype(np.float64))
+        x = builder.input("x", (1, count), np.dtype(np.float64))
+        graph = builder.graph((x,), (softmax(builder, x, 1),))
+        assert max(node.size for node in graph.nodes) == largest
