@@ -25,10 +25,10 @@ from .loading.network import Network, check_network, load
 from .loading.piecewise import fold_piecewise
 from .log import Log
 from .matching import assign, in_declared_order
-from .narrow import narrowed
 from .problem import join
 from .result import Result, Verdict, Witness
 from .setting import Job, Setting
+from .trimmed import trimmed
 from .turns import ActivationTurns, InputTurns
 from .whole import attack_on_stairs, closed_on_stairs
 
@@ -125,7 +125,7 @@ def _decide(
     replay = Replay(problem, networks)
     if not options.record and options.method != "milp":
         # Records and programmes are about the network's own neurons.
-        problem = narrowed(replace(problem, graph=fold_piecewise(problem.graph)))
+        problem = trimmed(replace(problem, graph=fold_piecewise(problem.graph)))
     dtype = "float64" if any(_is_double(network) for network in networks.values()) else options.dtype
     setting = Setting.of(problem, choose_backend(options.device, dtype))
     job = Job(problem, setting, replay, options, deadline, log)

@@ -12,11 +12,11 @@ from boundsmith.specs.write import save_property
 from boundsmith.verify.budget import Deadline
 from boundsmith.verify.graph import Graph
 from boundsmith.verify.loading.evaluate import evaluate
-from boundsmith.verify.narrow import narrowed
 from boundsmith.verify.options import Options
 from boundsmith.verify.problem import Group, Problem, join
 from boundsmith.verify.result import Verdict
 from boundsmith.verify.strategy import verify_files
+from boundsmith.verify.trimmed import trimmed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
@@ -118,7 +118,7 @@ def test_rows_have_the_same_values(seed, count):
     rng = np.random.default_rng(seed)
     columns = rng.choice(graph.nodes[-1].size, size=count, replace=False)
     problem = problem_of(graph, columns, seed)
-    cut = narrowed(problem)
+    cut = trimmed(problem)
     x = rng.normal(size=(20, SIZE))
     np.testing.assert_allclose(rows_at(cut, x), rows_at(problem, x), rtol=1e-12, atol=1e-12)
     if cut is not problem:
@@ -131,7 +131,7 @@ def test_random_graphs_are_cut():
     cut = 0
     for seed in range(40):
         problem = problem_of(Maker(seed).made(), [0])
-        cut += narrowed(problem) is not problem
+        cut += trimmed(problem) is not problem
     assert cut > 20
 
 
@@ -155,8 +155,8 @@ def test_operators_that_may_have_no_value_keep_all_entries(op, attributes):
     """That output 1 has no value somewhere counts, even where no row mentions it."""
     query = query_of(3, 3, [(Box(np.ones(3), 2 * np.ones(3)), [[1.0, 0.0, 0.0]], [-5.0])])
     plain, partial = (join(query, {"N": graph}) for graph in (branches(), branches(op, **attributes)))
-    assert narrowed(plain).graph.nodes[-1].size == 1
-    assert narrowed(partial) is partial
+    assert trimmed(plain).graph.nodes[-1].size == 1
+    assert trimmed(partial) is partial
 
 
 SHIFTS = np.linspace(-3.0, 3.0, 40, dtype=np.float32)

@@ -37,7 +37,7 @@ Origins = list[tuple[int, np.ndarray, np.ndarray]]
 """Where the entries of a node come from: inputs (by place), entries there, and which entries of the node these are."""
 
 
-def narrowed(problem: Problem) -> Problem:
+def trimmed(problem: Problem) -> Problem:
     """The problem on the outputs that its rows mention, and on the entries of nodes that these depend on; the problem
     itself where that is most of it, or where a node cannot be cut."""
     graph = problem.graph
