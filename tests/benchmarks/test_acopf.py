@@ -147,5 +147,6 @@ def test_a_second_run_trains_nothing_and_finds_the_same(
 def test_nothing_is_asked_when_crown_is_near_enough(acopf: SimpleNamespace, ran: tuple[Path, float, str]) -> None:
     middle, reach = acopf.controller.load_box(acopf.grid.THREE, 0.2)
     network = load(ran[0] / f"{NAME}.onnx")
-    found = acopf.bisection.smallest_bound(network, 6, middle, reach, 0.1, gap=100.0)
+    attacked = acopf.bisection.largest_violation(violation(acopf, ran[0]), 6, middle, reach)
+    found = acopf.bisection.smallest_bound(network, 6, middle, reach, attacked, gap=100.0)
     assert (found.queries, found.proved) == (0, found.crown)
