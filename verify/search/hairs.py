@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 HAIR = 8.0
 """Bounds that are short by up to so many times their own allowance are left to another dtype: bounds of intermediate
-values gave away theirs before. Controllers with a power balance (three_tanh_16 within 10 %, five_tanh_16): open after
-268,000 and 103,000 boxes with 2, decided by 164 and 730 with 4, 173 and 749 with 8, and as few in float64 alone."""
+values gave away theirs before. Controllers with a power balance (three_tanh_16 and five_tanh_16 within 10 %): decided
+after 144 and 655 boxes with 2, 151 and 676 with 8, 135 and 631 in float64 alone; where the bounds of products were
+constants, 2 left them open after 268,000 and 103,000 boxes and 8 did not."""
 
 
 def nearly_refuted(state: Relaxed | Narrowed, bound: LinearBound, own: Rows) -> Array:
