@@ -57,7 +57,7 @@ def convolutional(seed, channels=3, size=8, depth=3, activations=ACTIVATIONS):
         kernel = tuple(int(k) for k in rng.integers(1, 4, 2))
         strides, dilations = (tuple(int(k) for k in rng.integers(1, 3, 2)) for _ in range(2))
         pads = tuple(int(k) for k in rng.integers(0, 3, 4))
-        groups = 2 if nodes[top].shape[1] % 2 == 0 and rng.random() < 0.1 else 1
+        groups = 2 if nodes[top].shape[1] % 2 == 0 and rng.random() < 0.3 else 1
         window = Window(strides, pads, dilations, groups)
         if min(window.output(nodes[top].shape[2:], kernel)) < 1:
             continue

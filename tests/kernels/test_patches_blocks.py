@@ -18,12 +18,13 @@ GEOMETRY = st.tuples(
 )
 
 
-def make(geometry, seed, channels=2, outputs=3):
+def make(geometry, seed, channels=2, outputs=3, groups=1):
     strides, pads, dilations, kernel, spatial = geometry
-    window = Window(strides, pads, dilations)
+    window = Window(strides, pads, dilations, groups)
     assume(min(window.output(spatial, kernel)) >= 1)
     rng = np.random.default_rng(seed)
-    return window, rng.normal(size=(outputs, channels, *kernel)), spatial, window.output(spatial, kernel), rng
+    weight = rng.normal(size=(outputs, channels // groups, *kernel))
+    return window, weight, spatial, window.output(spatial, kernel), rng
 
 
 @settings(max_examples=150, deadline=None)
@@ -70,6 +71,18 @@ def test_windows_through_a_convolution(geometry, seed, height, width):
     for found, wanted in zip(patches.look_up(table, below), table, strict=True):
         ours = (found * below.values).sum(axis=(0, 1, 2))
         np.testing.assert_allclose(ours, np.einsum("rchw,hwc->r", expected, wanted), rtol=1e-8, atol=1e-8)
+
+
+@settings(max_examples=100, deadline=None)
+@given(GEOMETRY, st.integers(0, 1000), st.sampled_from([(2, 4, 6), (3, 3, 3), (2, 2, 4)]))
+def test_windows_through_a_convolution_in_groups(geometry, seed, sizes):
+    groups, channels, outputs = sizes
+    window, weight, spatial, out, rng = make(geometry, seed, channels, outputs, groups)
+    values = rng.normal(size=(*out, outputs, 5))
+    whole = Patches(values, np.zeros(5, dtype=int), np.zeros(5, dtype=int), False)
+    expected = convolve_adjoint(values.transpose(3, 2, 0, 1), weight, spatial, window)
+    below = patches.through_convolution(whole, patches.kernel_matrix(weight, groups), weight.shape[2:], window)
+    np.testing.assert_allclose(patches.spread_out(below, spatial).transpose(3, 2, 0, 1), expected, rtol=1e-9, atol=1e-9)
 
 
 @settings(max_examples=100, deadline=None)

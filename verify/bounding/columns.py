@@ -25,7 +25,7 @@ from ..kernels import blocks, patches
 from ..kernels.patches import Patches
 from ..ops.conv import window_of
 from .interval import rounding
-from .live import ALL, Columns, Entries, Lines, Structure, is_image, is_plain_convolution, is_plain_dense, spatial
+from .live import ALL, Columns, Entries, Lines, Structure, is_image, is_plain_dense, is_plane_convolution, spatial
 
 if TYPE_CHECKING:
     from ..graph import Node
@@ -212,7 +212,7 @@ class BoxPass:
             self._arrive(run, node.inputs[0], piece)
         elif node.op == "Add":
             self._carry_add(run, node, piece)
-        elif is_plain_dense(node) or is_plain_convolution(node):
+        elif is_plain_dense(node) or is_plane_convolution(node):
             bias = node.params.get("bias")
             if bias is not None:
                 full = bias if node.op == "Linear" else np.repeat(bias, node.size // len(bias))
@@ -247,7 +247,7 @@ class BoxPass:
         parts = self._parts.get(key)
         if parts is None:
             self._seen[key] = self._seen.get(key, 0) + piece.values.shape[1]
-            if self._seen[key] < _SETTLED_ROWS:
+            if self._seen[key] < _SETTLED_ROWS or node.attributes["groups"] > 1:
                 return Columns(to, to.pick(self._folded(position, node, self._whole(position, piece).values)))
             parts = self._parts.setdefault(key, self._choose(position, node, to, piece.entries))
         return Columns(to, blocks.apply(parts, piece.values, to.count(math.prod(node.input_shapes[0]))))
@@ -310,7 +310,7 @@ class BoxPass:
     def _carry_patches(self, run: _Run, position: int, node: Node, piece: Patches) -> None:
         if node.op == "Add":
             self._carry_add(run, node, piece)
-        elif is_plain_convolution(node):
+        elif is_plane_convolution(node):
             piece = piece.within(spatial(node.shape))
             bias = node.params.get("bias")
             if bias is not None:

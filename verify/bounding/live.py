@@ -92,9 +92,9 @@ def spatial(shape: tuple[int, ...]) -> tuple[int, int]:
     return shape[2], shape[3]
 
 
-def is_plain_convolution(node: Node) -> bool:
-    """Whether the node is a convolution over two axes in one group."""
-    return node.op == "Conv" and is_image(node.shape) and node.attributes["groups"] == 1
+def is_plane_convolution(node: Node) -> bool:
+    """Whether the node is a convolution over two axes."""
+    return node.op == "Conv" and is_image(node.shape)
 
 
 def is_plain_dense(node: Node) -> bool:
@@ -118,13 +118,14 @@ class Structure:
         self._templates: dict[int, blocks.Template] = {}
 
     def kernel(self, position: int) -> np.ndarray:
-        """The matrix of a convolution that `patches.fold` takes."""
+        """The matrices of a convolution that `patches.fold` takes."""
         if position not in self._kernels:
-            self._kernels[position] = patches.kernel_matrix(self.nodes[position].params["weight"])
+            node = self.nodes[position]
+            self._kernels[position] = patches.kernel_matrix(node.params["weight"], node.attributes["groups"])
         return self._kernels[position]
 
     def template(self, position: int) -> blocks.Template:
-        """The template of a convolution that `blocks.choose` takes."""
+        """The template of a convolution in one group that `blocks.choose` takes."""
         if position not in self._templates:
             node = self.nodes[position]
             self._templates[position] = blocks.make_template(

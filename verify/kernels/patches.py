@@ -1,5 +1,5 @@
 """Rows of coefficients on a small window of an image: the backward step of convolutions before the window has grown
-to the whole layer (numpy, two spatial axes, one group).
+to the whole layer (numpy, two spatial axes).
 
 A row that starts at one neuron of a convolution touches a window below it whose size is the same for all neurons; only
 its place differs. Arrays of values are ``[height, width, channels, rows]``: rows last, so that folding the
@@ -53,9 +53,11 @@ class Patches(NamedTuple):
         return self._replace(values=values, overhangs=False)
 
 
-def kernel_matrix(weight: np.ndarray) -> np.ndarray:
-    """A convolution's weight ``[O, C, kh, kw]`` as the matrix ``[kh * kw * C, O]`` that `fold` takes."""
-    return np.ascontiguousarray(weight.transpose(2, 3, 1, 0).reshape(-1, weight.shape[0]))
+def kernel_matrix(weight: np.ndarray, groups: int = 1) -> np.ndarray:
+    """A convolution's weight ``[O, C / groups, kh, kw]`` as the matrices ``[groups, kh * kw * C / groups, O / groups]``
+    that `fold` takes."""
+    apart = weight.reshape(groups, -1, *weight.shape[1:])
+    return np.ascontiguousarray(apart.transpose(0, 3, 4, 2, 1).reshape(groups, -1, apart.shape[1]))
 
 
 def fold(values: np.ndarray, matrix: np.ndarray, kernel: tuple[int, int], window: Window) -> np.ndarray:
@@ -64,8 +66,8 @@ def fold(values: np.ndarray, matrix: np.ndarray, kernel: tuple[int, int], window
     The result begins ``pads`` before the pixel ``stride * first pixel``; nothing is cut off.
     """
     height, width, _, rows = values.shape
-    channels = matrix.shape[0] // (kernel[0] * kernel[1])
-    columns = np.matmul(matrix, values).reshape(height, width, *kernel, channels, rows)
+    columns = _columns(values, matrix, kernel)
+    channels = columns.shape[4]
     (down, right), (apart, aside) = window.strides, window.dilations
     if height == width == apart == aside == 1:
         return columns.reshape(*kernel, channels, rows)
@@ -77,6 +79,20 @@ def fold(values: np.ndarray, matrix: np.ndarray, kernel: tuple[int, int], window
         for x in range(kernel[1]):
             result[y * apart : y * apart + tall : down, x * aside : x * aside + wide : right] += columns[:, :, y, x]
     return result
+
+
+def _columns(values: np.ndarray, matrix: np.ndarray, kernel: tuple[int, int]) -> np.ndarray:
+    """What every output pixel gives to the input pixels it sees, ``[h, w, kh, kw, C, R]``."""
+    height, width, _, rows = values.shape
+    groups, seen, each = matrix.shape
+    if groups == 1:
+        return np.matmul(matrix[0], values).reshape(height, width, *kernel, -1, rows)
+    if each == 1 and seen == kernel[0] * kernel[1]:
+        # One channel a group (average pooling): products of one number each.
+        return matrix[:, :, 0].T.reshape(*kernel, groups, 1) * values[:, :, None, None]
+    apart = np.matmul(matrix, values.reshape(height, width, groups, each, rows))
+    apart = apart.reshape(height, width, groups, *kernel, -1, rows).transpose(0, 1, 3, 4, 2, 5, 6)
+    return apart.reshape(height, width, *kernel, -1, rows)
 
 
 def through_convolution(patches: Patches, matrix: np.ndarray, kernel: tuple[int, int], window: Window) -> Patches:
