@@ -49,7 +49,8 @@ class Setting:
         host = Backend(backend.dtype)
         graph = backend.graph(sharpened(host.graph(problem.graph), *host.box(lower, upper), problem.groups))
         lower, upper = backend.box(lower, upper)
-        return cls(backend, make_plan(graph), prepare_rows(problem.groups, lower), lower, upper, uncertain)
+        wanted = np.any([(group.rows != 0).any(axis=0) for group in problem.groups], axis=0)
+        return cls(backend, make_plan(graph, wanted), prepare_rows(problem.groups, lower), lower, upper, uncertain)
 
     def root(self) -> Domains:
         """Every group's box as an open domain."""

@@ -131,4 +131,4 @@ def without_inactive(base: Base) -> Base:
     graph, intervals = expand(graph, intervals)
     if graph is base.plan.graph:
         return base
-    return Base(make_plan(graph), base.lower, base.upper, dict(enumerate(intervals)))
+    return Base(make_plan(graph, base.plan.wanted), base.lower, base.upper, dict(enumerate(intervals)))

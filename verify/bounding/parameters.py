@@ -187,7 +187,8 @@ class Base:
     def undecided(self, target: int) -> Array:
         """Which entries ``[B, n]`` of a node that a nonlinear one reads have bounds worth optimising."""
         low, high = (end.reshape(end.shape[0], -1) for end in self.intervals[target])
-        return (low < 0) & (high > 0) if self.plan.targets[target].kinked else high > low
+        mask = (low < 0) & (high > 0) if self.plan.targets[target].kinked else high > low
+        return self.plan.among_relevant(target, mask)
 
     def families(self, start: int) -> dict[int, Family]:
         """The families of the elementwise nonlinear ancestors of a node."""

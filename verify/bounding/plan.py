@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from ..arrays import array_namespace, options_like
 from ..ops import rule
 from .compact import Compact, compact
+from .relevance import relevant_entries
 
 if TYPE_CHECKING:
-    from ..graph import Graph, Node
+    from collections.abc import Mapping
+
+    import numpy as np
+
+    from ..graph import Array, Graph, Node
 
 _KINKED = frozenset({"Relu", "LeakyRelu", "Abs", "Sign", "IsPositive", "IsNonNegative", "IsZero"})
 MOVES = frozenset({"Reshape", "Transpose", "Take"})
@@ -64,6 +70,8 @@ class Plan:
     targets      those of them that are worth refining.
     nonlinear    indices of the nonlinear nodes; elementwise  those of them that have an elementwise relaxation.
     largest      size of the largest node: one row of coefficients takes about that many numbers.
+    wanted       the entries of the output (bool ``[m]``) that rows are about; None for all.
+    relevant     for nodes of which not all entries count towards those: which do (bool ``[size]``).
     """
 
     graph: Graph
@@ -74,6 +82,15 @@ class Plan:
     nonlinear: tuple[int, ...]
     elementwise: frozenset[int]
     largest: int
+    wanted: np.ndarray | None = None
+    relevant: Mapping[int, np.ndarray] = field(default_factory=lambda: MappingProxyType({}))
+
+    def among_relevant(self, index: int, mask: Array) -> Array:
+        """The mask ``[B, size]`` over a node's entries without those that do not count."""
+        known = self.relevant.get(index)
+        if known is None:
+            return mask
+        return mask & array_namespace(mask).asarray(known, **options_like(mask))
 
     @property
     def target_size(self) -> int:
@@ -86,8 +103,8 @@ class Plan:
         return compact(self)
 
 
-def make_plan(graph: Graph) -> Plan:
-    """The plan of a graph.
+def make_plan(graph: Graph, wanted: np.ndarray | None = None) -> Plan:
+    """The plan of a graph for rows about the `wanted` entries (bool ``[m]``) of its output; None for all of them.
 
     Raises ValueError unless the graph has one input and one output node (`problem.join` makes it so).
     """
@@ -121,7 +138,9 @@ def make_plan(graph: Graph) -> Plan:
     targets = {index: target for index, target in sources.items() if not exact[index]}
     elementwise = frozenset(index for index in nonlinear if rule(graph.nodes[index].op).relax is not None)
     largest = max(node.size for node in graph.nodes)
-    return Plan(graph, graph.inputs[0], graph.outputs[0], sources, targets, nonlinear, elementwise, largest)
+    relevant = MappingProxyType({} if wanted is None else relevant_entries(graph, wanted))
+    ends = graph.inputs[0], graph.outputs[0]
+    return Plan(graph, *ends, sources, targets, nonlinear, elementwise, largest, wanted, relevant)
 
 
 def is_step(node: Node) -> bool:

@@ -142,7 +142,7 @@ def _undecided(state: Relaxed, target: Target) -> tuple[Array, Array, Array, int
     """A target's bounds ``[B, size]``, which of its entries need better ones, and how many these are."""
     low, high = (end.reshape(end.shape[0], -1) for end in state.intervals[target.index])
     xp = array_namespace(low)
-    mask = (low < 0) & (high > 0) if target.kinked else high > low
+    mask = state.plan.among_relevant(target.index, (low < 0) & (high > 0) if target.kinked else high > low)
     return low, high, mask, int(xp.sum(xp.astype(mask, xp.int64)))
 
 

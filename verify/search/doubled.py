@@ -85,7 +85,8 @@ def in_double(
     used, place = np.unique(to_numpy(domains.base), return_inverse=True)
     chosen = [groups[index] for index in used]
     lower, upper = double.box(*(np.stack(ends) for ends in zip(*((g.lower, g.upper) for g in chosen), strict=True)))
-    base = _renewed(layout.base.rows(_like(used, domains.base)), make_plan(graph), (lower, upper), deadline, memory)
+    plan = make_plan(graph, layout.base.plan.wanted)
+    base = _renewed(layout.base.rows(_like(used, domains.base)), plan, (lower, upper), deadline, memory)
     slots, weights = (
         tuple(replace(block, entries=to_numpy(block.entries)) for block in blocks)
         for blocks in (layout.slots, layout.weights)

@@ -266,7 +266,8 @@ def make_layout(base: Base, points: str = "table") -> Layout:
         xp = array_namespace(low)
         kinks = _kinks_of(target, low, high)
         opened = target.opened if kinks is not None else (False, False)
-        entries = xp.nonzero(xp.any(undecided(low, high, kinks, opened), axis=0))[0]
+        open_ = plan.among_relevant(node, undecided(low, high, kinks, opened))
+        entries = xp.nonzero(xp.any(open_, axis=0))[0]
         if entries.shape[0]:
             table = point_table(plan, node) if points == "table" and kinks is None else None
             slots.append(Columns(node, entries, position, kinks=kinks, opened=opened, table=table))

@@ -43,7 +43,7 @@ def with_exact_pieces(base: Base, deadline: Deadline, memory: MemoryBudget) -> t
     if graph is None:
         return base, frozenset()
     known = {new: base.intervals[old] for old, new in enumerate(build.place)}
-    plan = make_plan(graph)
+    plan = make_plan(graph, base.plan.wanted)
     inherited = {
         index: (low.reshape(low.shape[0], -1), high.reshape(high.shape[0], -1))
         for index, (low, high) in known.items()
