@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from boundsmith.verify.arrays import Backend
-from boundsmith.verify.bounding import refine
+from boundsmith.verify.bounding import crown, refine
 from boundsmith.verify.bounding.api import bounds, bounds_of
 from boundsmith.verify.bounding.crown import relax, row_bounds
 from boundsmith.verify.bounding.forward import ForwardLines, forward_bounds
@@ -367,3 +367,51 @@ def test_a_product_that_a_kink_reads_has_lines():
     # relu(x y) - x = x (y - 1) lies in [0, 2]; the product's interval alone would give [-1, 3].
     assert found.lower[0, 0] > -0.51
     assert found.upper[0, 0] < 2.51
+
+
+def test_a_relaxation_cut_short_is_continued(monkeypatch):
+    """The targets that were done are not bounded again, and the bounds are those of one go."""
+    graph = dense((3, 10, 10, 10, 2), 6)
+    plan = make_plan(graph)
+    lower, upper = boxes(graph, 2, 6)
+    refined = []
+    refine_target = crown.refine_target
+
+    def stopping(state, target, *given):
+        refined.append(target.index)
+        if len(refined) == 2:
+            raise TimeUp
+        refine_target(state, target, *given)
+
+    monkeypatch.setattr(crown, "refine_target", stopping)
+    started = crown.Relaxed(plan, lower, upper, [], {})
+    with pytest.raises(TimeUp):
+        relax(plan, lower, upper, started=started)
+    state = relax(plan, lower, upper, started=started)
+    assert state is started
+    assert refined == [*list(plan.targets)[:2], *list(plan.targets)[1:]]
+    monkeypatch.undo()
+    for ours, theirs in zip(state.intervals, relax(plan, lower, upper).intervals, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 100_000), wide=st.sampled_from([1.0, 1e4, 1e9]))
+def test_a_scaled_interval_keeps_the_sign_of_its_small_end(seed, wide):
+    """One end in the billions must not cost the other its sign (1 + exp(x) has a reciprocal), and rounding counts."""
+    rng = np.random.default_rng(seed)
+    low = rng.uniform(0.0, 1.0, (1, 4)).astype(np.float32)
+    high = low + (wide * rng.random((1, 4))).astype(np.float32)
+    params = {
+        "scale": rng.choice([-2.0, 0.5, 3.0], 4).astype(np.float32),
+        "shift": rng.normal(size=4).astype(np.float32),
+    }
+    for given_params, least in ((params, None), ({"shift": np.float32(1.0) * np.ones(())}, 1.0)):
+        graph = Graph((node("x", "Input", (), (4,)), node("y", "Scale", (0,), (4,), given_params)), (0,), (1,))
+        below, above = interval_bounds(graph, low, high)[-1]
+        if least is not None:
+            assert (below > 0.99 * least).all()
+        for points in (low, high, low + (high - low) * rng.random((1, 4), dtype=np.float32)):
+            exact = points.astype(np.float64) * np.float64(given_params.get("scale", 1.0)) + given_params["shift"]
+            assert (below <= exact).all()
+            assert (exact <= above).all()

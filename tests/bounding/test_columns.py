@@ -81,8 +81,91 @@ def convolutional(seed, channels=3, size=8, depth=3, activations=ACTIVATIONS):
     return Graph(tuple(nodes), (0,), (top,))
 
 
+def enlarging(seed, activations=ACTIVATIONS):
+    """A random network of convolutions and what enlarges, moves, joins and scales images, whose output pixels are
+    compared with one another at the end (as a softmax over channels does)."""
+    rng = np.random.default_rng(seed)
+    image = (1, 2, int(rng.integers(5, 8)), int(rng.integers(5, 8)))
+    nodes = [node("x", "Input", (), (int(np.prod(image)),)), node("image", "Reshape", (0,), image)]
+
+    def append(op, inputs, shape, params=None, **attributes):
+        nodes.append(node(f"{op}{len(nodes)}", op, inputs, shape, params, **attributes))
+        return len(nodes) - 1
+
+    def convolution(op, source, outputs):
+        shape = nodes[source].shape
+        kernel, strides, dilations = (tuple(int(k) for k in rng.integers(1, top, 2)) for top in (4, 3, 3))
+        pads = tuple(int(k) for k in rng.integers(0, 2, 4))
+        window = Window(strides, pads, dilations)
+        weight = rng.normal(size=(outputs, shape[1], *kernel)) / np.sqrt(shape[1] * 4)
+        attributes = {"strides": strides, "pads": pads, "dilations": dilations, "groups": 1}
+        if op == "ConvTranspose":
+            extra = tuple(int(k) for k in rng.integers(0, strides))
+            attributes["output_padding"] = extra
+            spatial = tuple(
+                (n - 1) * s + (k - 1) * d + 1 + e - begin - end
+                for n, s, k, d, e, begin, end in zip(
+                    shape[2:], strides, kernel, dilations, extra, pads[:2], pads[2:], strict=True
+                )
+            )
+            weight = weight.transpose(1, 0, 2, 3)
+        else:
+            spatial = window.output(shape[2:], kernel)
+        if not 2 <= min(spatial) <= max(spatial) <= 14:
+            return source
+        params = {"weight": weight} | ({"bias": 0.3 * rng.normal(size=outputs)} if rng.random() < 0.7 else {})
+        return append(op, (source,), (1, outputs, *spatial), params, **attributes)
+
+    def taken(source):
+        """An image moved (cut off and padded), or its pixels repeated."""
+        _, channels, height, width = nodes[source].shape
+        flat = np.arange(channels * height * width).reshape(channels, height, width)
+        if rng.random() < 0.3 and max(height, width) < 7:
+            factors = rng.integers(1, 3, 2)
+            index = flat.repeat(factors[0], axis=1).repeat(factors[1], axis=2)
+        else:
+            sides = rng.integers(0, 2, (2, 2))
+            index = np.pad(flat, ((0, 0), *map(tuple, sides)), constant_values=-1)
+            index = index[
+                int(rng.random() < 0.3 and channels > 1) :, int(rng.integers(0, 2)) :, int(rng.integers(0, 2)) :
+            ]
+        return append("Take", (source,), (1, *index.shape), {"indices": index[None]}, fill=0.0)
+
+    def scaled(source):
+        shape = nodes[source].shape
+        per = (shape[1], 1, 1) if rng.random() < 0.5 else shape
+        params = {key: rng.normal(size=per) for key in ("scale", "shift") if rng.random() < 0.8}
+        return append("Scale", (source,), shape, params)
+
+    top = 1
+    for _ in range(3):
+        below = top
+        top = convolution(str(rng.choice(["Conv", "ConvTranspose"])), top, 4)
+        kind = rng.random()
+        if kind < 0.4:
+            top = taken(top)
+        elif kind < 0.7:
+            top = scaled(top)
+        if nodes[below].shape[2:] == nodes[top].shape[2:] and below != top:
+            channels = nodes[below].shape[1] + nodes[top].shape[1]
+            top = append("Concat", (below, top), (1, channels, *nodes[top].shape[2:]), axis=1)
+        op = str(rng.choice(activations))
+        top = append(op, (top,), nodes[top].shape, {"slope": np.array(0.1)} if op == "LeakyRelu" else None)
+    _, channels, height, width = nodes[top].shape
+    weight = rng.normal(size=(2, channels, 1, 1)) / np.sqrt(channels)
+    settings = {"strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1), "groups": 1}
+    top = append("Conv", (top,), (1, 2, height, width), {"weight": weight, "bias": rng.normal(size=2)}, **settings)
+    turned = append("Transpose", (top,), (1, width, height, 2), perm=(0, 3, 2, 1))
+    other = np.arange(height * width * 2).reshape(1, width, height, 2)[..., ::-1]
+    swapped = append("Take", (turned,), other.shape, {"indices": other.copy()}, fill=0.0)
+    top = append("Add", (swapped, turned), other.shape, signs=(1, -1))
+    top = append("Sigmoid", (top,), other.shape)
+    return Graph(tuple(nodes), (0,), (append("Reshape", (top,), (nodes[top].size,)),))
+
+
 NETWORKS = {
     "convolutional": convolutional,
+    "enlarging": enlarging,
     "dense": lambda seed: dense((6, 20, 20, 4), seed),
     "residual": residual,
     "pooled": pooled,

@@ -99,7 +99,41 @@ def test_sum_of_windows(seed, down, right):
     assert total.overhangs
 
 
-def test_windows_at_uneven_distances_are_not_joined():
-    values = np.ones((1, 1, 1, 2))
-    first = Patches(values, np.array([0, 1]), np.array([0, 0]), False)
-    assert patches.joined(first, Patches(values, np.array([0, 2]), np.array([0, 0]), False)) is None
+def test_windows_at_uneven_distances():
+    """A few different distances are evened out by larger windows; many are not worth it."""
+    rng = np.random.default_rng(0)
+    for count, spread in ((12, 3), (40, 40)):
+        tops = rng.integers(0, 5, count), rng.integers(0, spread, count)
+        first, second = (Patches(rng.normal(size=(2, 3, 2, count)), top, np.arange(count) % 4, False) for top in tops)
+        total = patches.joined(first, second)
+        if spread > 16:
+            assert total is None
+        else:
+            expected = patches.spread_out(first, (9, 9)) + patches.spread_out(second, (9, 9))
+            np.testing.assert_allclose(patches.spread_out(total, (9, 9)), expected)
+
+
+@settings(max_examples=150, deadline=None)
+@given(GEOMETRY, st.integers(0, 1000), st.integers(1, 4), st.integers(1, 3))
+def test_windows_through_a_transposed_convolution(geometry, seed, height, width):
+    """Backwards, a transposed convolution is the convolution with the same weight, on its output."""
+    window, weight, spatial, out, rng = make(geometry, seed)
+    top, left = (rng.integers(-1, limit, 6) for limit in spatial)
+    piece = Patches(rng.normal(size=(height, width, 2, 6)), top, left, True).within(spatial)
+    full = patches.spread_out(piece, spatial)
+    expected = convolve(full.transpose(3, 2, 0, 1), weight, window)
+    below = patches.through_transposed(piece, patches.enlarging_matrix(weight), weight.shape[2:], window)
+    assert below.overhangs
+    np.testing.assert_allclose(patches.spread_out(below, out).transpose(3, 2, 0, 1), expected, rtol=1e-9, atol=1e-9)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 1000), st.integers(1, 3), st.integers(1, 4))
+def test_windows_through_repeated_pixels(seed, down, right):
+    rng = np.random.default_rng(seed)
+    spatial = (4 * down, 3 * right)
+    top, left = (rng.integers(-1, limit, 5) for limit in spatial)
+    piece = Patches(rng.normal(size=(2, 3, 2, 5)), top, left, True).within(spatial)
+    full = patches.spread_out(piece, spatial)
+    below = patches.spread_out(patches.through_repeated(piece, (down, right)), (4, 3))
+    np.testing.assert_allclose(below, full.reshape(4, down, 3, right, 2, 5).sum(axis=(1, 3)), rtol=1e-9, atol=1e-9)

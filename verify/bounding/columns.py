@@ -24,12 +24,14 @@ import numpy as np
 from ..kernels import blocks, patches
 from ..kernels.patches import Patches
 from ..ops.conv import window_of
+from . import windows
 from .interval import rounding
-from .live import ALL, Columns, Entries, Lines, Structure, is_image, is_plain_dense, is_plane_convolution, spatial
+from .live import ALL, Columns, Entries, Lines, is_image, is_plain_dense, is_plane_convolution, spatial
 
 if TYPE_CHECKING:
     from ..graph import Node
     from ..kernels.relaxation import Step
+    from .structure import Structure
 
 Through = Callable[[int, np.ndarray], tuple[tuple[np.ndarray, ...], "np.ndarray | None"]]
 """Takes a position and coefficients ``[1, R, *shape]`` to what `backward.through` answers."""
@@ -86,10 +88,15 @@ class BoxPass:
             shape = self._nodes[structure.image].shape
             self._boxes = np.stack([self._centre, self._reach]).reshape(2, *shape[1:]).transpose(0, 2, 3, 1)
         self._lines: dict[int, Lines] = {}
+        self._widest: dict[int, int] = {}
         self._tables: dict[int, np.ndarray] = {}
         self._matrices: dict[tuple[int, Entries, Entries], np.ndarray] = {}
         self._parts: dict[tuple[int, Entries, Entries], list[blocks.Part]] = {}
         self._seen: dict[tuple[int, Entries, Entries], int] = {}
+
+    def numbers_a_row(self, target: int) -> int | None:
+        """Coefficients that rows of a target's entries held at most on one node in the passes so far; None before."""
+        return self._widest.get(target)
 
     def entry_bounds(self, target: int, entries: np.ndarray, signs: np.ndarray) -> np.ndarray:
         """Lower bounds ``[K]`` of ``signs * entries`` of a node's value (signs +1 and -1)."""
@@ -111,13 +118,10 @@ class BoxPass:
             run.pending[node.inputs[0]] = Columns(needed, np.multiply(needed.pick(weight[entries].T), signs, order="C"))
             if bias is not None:
                 run.add(bias[entries] * signs)
-        elif is_image(node.shape):
-            _, channels, height, width = node.shape
-            channel, pixel = np.divmod(entries, height * width)
-            top, left = np.divmod(pixel, width)
-            values = np.zeros((1, 1, channels, count), dtype=zeros.dtype)
-            values[0, 0, channel, np.arange(count)] = signs
-            run.pending[target] = Patches(values, top, left, False)
+            return run
+        shown = windows.seeds(self._structure, target, entries, signs)
+        if shown is not None and (shown[0] == target or self._is_small(*shown)):
+            run.pending[shown[0]] = shown[1]
         else:
             values = np.zeros((node.size, count), dtype=zeros.dtype)
             values[entries, np.arange(count)] = signs
@@ -128,10 +132,12 @@ class BoxPass:
         """Carry all pieces to the input; windows are on `Structure.image`."""
         plan = self._structure.plan
         result: Columns | Patches | None = None
+        widest = 1
         for position in range(start, -1, -1):
             piece = run.pending.pop(position, None)
             if piece is None:
                 continue
+            widest = max(widest, piece.values.size // max(1, piece.values.shape[-1]))
             if position == plan.input:
                 result = piece
             elif not isinstance(piece, Patches):
@@ -140,6 +146,7 @@ class BoxPass:
                 result = piece
             else:
                 self._carry_patches(run, position, self._nodes[position], piece)
+        self._widest[start] = max(widest, self._widest.get(start, 1))
         if result is None:
             return Columns(ALL, np.zeros((len(self._centre), len(run.total)), dtype=self._centre.dtype))
         return result
@@ -298,7 +305,9 @@ class BoxPass:
         if part is not None:
             run.add(part[0])
         for source, below in zip(node.inputs, carried, strict=True):
-            self._arrive(run, source, Columns(ALL, np.array(below.reshape(rows.shape[0], -1).T, order="C")))
+            # An operator that is bounded by its interval alone asks nothing of its inputs.
+            if below.any():
+                self._arrive(run, source, Columns(ALL, np.array(below.reshape(rows.shape[0], -1).T, order="C")))
 
     def _minimum(self, piece: Columns) -> np.ndarray:
         """``min a . x`` over the box, less the rounding allowance, of ``[entries, R]``; the piece is used up."""
@@ -312,15 +321,19 @@ class BoxPass:
             self._carry_add(run, node, piece)
         elif is_plane_convolution(node):
             piece = piece.within(spatial(node.shape))
-            bias = node.params.get("bias")
-            if bias is not None:
-                sums, sizes = (values.sum(axis=(0, 1)) for values in (piece.values, abs(piece.values)))
-                run.add(bias @ sums, abs(bias) @ sizes)
+            part, size = windows.bias_of(node, piece)
+            if part is not None:
+                run.add(part, size)
             kernel = spatial(node.params["weight"].shape)
             below = patches.through_convolution(piece, self._structure.kernel(position), kernel, window_of(node))
             self._arrive(run, node.inputs[0], below)
         elif self._lines_of(position) is not None:
             self._arrive(run, node.inputs[0], self._bend_patches(run, position, node, piece))
+        elif (carried := windows.carry(self._structure, position, piece)) is not None:
+            if carried.part is not None:
+                run.add(carried.part, carried.size)
+            for source, below in zip(node.inputs, carried.pieces, strict=True):
+                self._arrive(run, source, below)
         else:
             self._carry_columns(run, position, node, self._spread(position, piece))
 

@@ -44,20 +44,27 @@ def relax(
     deadline: Deadline = NEVER,
     memory: MemoryBudget | None = None,
     workers: Workers | None = None,
+    started: Relaxed | None = None,
 ) -> Relaxed:
     """Relax the graph on boxes ``[B, n]``.
 
     With `refine`, targets get backward bounds (CROWN); without, interval bounds only (CROWN-IBP). `inherited` are
     bounds ``[B, size]`` of targets known from before, by node index. Raises `TimeUp` when the deadline passes and
     `UndefinedOnRegion` with its `partial` relaxation. Rows are shared among the threads of `workers`, if given.
+    `started` (of the same plan and boxes, perhaps empty) is continued in place, so that work which a deadline cut short
+    is not lost.
     """
     nodes = plan.graph.nodes
     shape = nodes[plan.input].shape
-    state = Relaxed(plan, lower, upper, [], {})
+    state = started or Relaxed(plan, lower, upper, [], {})
+    if state.intervals:
+        # What is known of the last node may be its interval alone.
+        state.intervals.pop()
     budget = memory or MemoryBudget.default()
     passes = box_passes(state) if refine else None
     ahead = ForwardLines(state)
-    for index, node in enumerate(nodes):
+    for index in range(len(state.intervals), len(nodes)):
+        node = nodes[index]
         if node.op == "Input":
             state.intervals.append((lower.reshape(-1, *shape), upper.reshape(-1, *shape)))
             continue

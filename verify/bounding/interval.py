@@ -88,7 +88,7 @@ def _affine(node: Node, linear: LinearRule, intervals: Sequence[Interval]) -> In
 
 def _scaled(node: Node, linear: LinearRule, intervals: Sequence[Interval], slack: float) -> Interval:
     """A scaling at the two ends, each with the allowance of its own size: one more than a number between 0 and the
-    largest one is at least 1, as a softmax needs to know."""
+    largest one is at least 1, as a softmax and a sigmoid in parts need to know."""
     lower, upper = rule(node.op).interval(node, intervals)
     shift = linear.bias(node)
     added = 0.0 if shift is None else 2.0 * slack * abs(as_like(shift, lower))

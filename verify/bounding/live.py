@@ -1,4 +1,4 @@
-"""Which entries count in backward bounds about one box, and what all boxes of a graph share (numpy only)."""
+"""Which entries count in backward bounds about one box, and in which order rows are bounded (numpy only)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..kernels import blocks, patches
-from ..ops.conv import window_of
-
 if TYPE_CHECKING:
     from ..graph import Node
     from ..kernels.relaxation import Step
-    from .plan import Plan
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,38 +96,6 @@ def is_plane_convolution(node: Node) -> bool:
 def is_plain_dense(node: Node) -> bool:
     """Whether the node is a dense layer on one vector."""
     return node.op == "Linear" and node.size == node.shape[-1]
-
-
-class Structure:
-    """What all boxes of a graph share: matrices of convolutions in the forms the kernels take.
-
-    image   the node that is the flat input as an image and all that reads the input, if there is one.
-    """
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self.nodes = plan.graph.nodes
-        readers = [position for position, node in enumerate(self.nodes) if plan.input in node.inputs]
-        shown = len(readers) == 1 and self.nodes[readers[0]].op == "Reshape" and is_image(self.nodes[readers[0]].shape)
-        self.image = readers[0] if shown else None
-        self._kernels: dict[int, np.ndarray] = {}
-        self._templates: dict[int, blocks.Template] = {}
-
-    def kernel(self, position: int) -> np.ndarray:
-        """The matrices of a convolution that `patches.fold` takes."""
-        if position not in self._kernels:
-            node = self.nodes[position]
-            self._kernels[position] = patches.kernel_matrix(node.params["weight"], node.attributes["groups"])
-        return self._kernels[position]
-
-    def template(self, position: int) -> blocks.Template:
-        """The template of a convolution in one group that `blocks.choose` takes."""
-        if position not in self._templates:
-            node = self.nodes[position]
-            self._templates[position] = blocks.make_template(
-                node.params["weight"], spatial(node.input_shapes[0]), window_of(node)
-            )
-        return self._templates[position]
 
 
 _FEW_ROWS = 24

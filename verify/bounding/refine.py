@@ -17,7 +17,8 @@ from ..ops.arrays import as_like, zeros_like_shape
 from .backward import Carried, Relaxed, backward, single, step_of, through
 from .columns import BoxPass
 from .interval import intersect
-from .live import Structure, neighbours
+from .live import neighbours
+from .structure import Structure
 from .workers import Workers, run
 
 if TYPE_CHECKING:
@@ -34,6 +35,13 @@ on ACAS Xu), more gains nothing and holds memory in every worker."""
 COLUMN_BYTES = 4 << 20
 """The largest array of coefficients of a pass about one box: less pays with more Python calls, more leaves the
 cache."""
+
+PILOT_ROWS = 16
+"""Rows of a first pass, which shows how many numbers a row of a target takes: few while rows stay on windows, in
+networks where a whole layer would leave room for a few rows only."""
+
+LARGEST_CHUNK = 512
+"""Rows of a pass at most."""
 
 COLUMNS_FROM = 256
 """Networks without a layer of this size are bounded by triples, with fewer Python calls."""
@@ -226,16 +234,26 @@ def _by_columns(
 ) -> None:
     """The same with `columns`, a chunk of one box's sides and entries at a time."""
     node = state.plan.graph.nodes[target]
-    at_once = max(16, COLUMN_BYTES // (state.plan.largest * best.dtype.itemsize))
-    jobs = []
-    for box, sides_wanted in enumerate(wanted):
-        sides, entries = np.nonzero(sides_wanted)
-        parts = neighbours(node, entries, at_once, workers.count if workers else 1)
-        jobs += [(box, sides[part], entries[part]) for part in parts]
+    sharers = workers.count if workers else 1
 
     def bound(job: tuple[int, np.ndarray, np.ndarray]) -> None:
         deadline.check()
         box, sides, entries = job
         best[box, sides, entries] = passes[box].entry_bounds(target, entries, (1 - 2 * sides).astype(best.dtype))
 
-    run(bound, jobs, workers)
+    def jobs(at_once: int) -> list[tuple[int, np.ndarray, np.ndarray]]:
+        made = []
+        for box, sides_wanted in enumerate(wanted):
+            sides, entries = np.nonzero(sides_wanted)
+            parts = neighbours(node, entries, at_once, sharers)
+            made += [(box, sides[part], entries[part]) for part in parts]
+        return made
+
+    whole = max(PILOT_ROWS, COLUMN_BYTES // (state.plan.largest * best.dtype.itemsize))
+    todo = jobs(whole)
+    if whole == PILOT_ROWS and len(todo) > sharers:
+        bound(todo[0])
+        row = passes[todo[0][0]].numbers_a_row(target) or state.plan.largest
+        at_once = min(LARGEST_CHUNK, COLUMN_BYTES // (row * best.dtype.itemsize))
+        todo = jobs(at_once) if at_once > whole else todo[1:]
+    run(bound, todo, workers)

@@ -10,12 +10,15 @@ columns of a product into overlapping windows adds long contiguous stretches. Ta
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from .convolution import Window
+from .convolution import Window
+
+DISTANCES = 16
+"""Different distances between two sets of windows up to which they are added up: below a transposed convolution with
+stride 2 there are four, below two of them sixteen."""
 
 
 class Patches(NamedTuple):
@@ -146,16 +149,86 @@ def spread_out(patches: Patches, spatial: tuple[int, int]) -> np.ndarray:
 
 
 def joined(first: Patches, second: Patches) -> Patches | None:
-    """The sum of two sets of rows on one layer, on the smallest window that holds both; None where the windows lie
-    apart by distances that differ from row to row."""
+    """The sum of two sets of rows on one layer, on the smallest window that holds both for every row; None where the
+    windows lie apart by distances too different from row to row."""
     down, right = second.top - first.top, second.left - first.left
-    if len(down) and (np.ptp(down) or np.ptp(right)):
+    if len(_runs_of(down, right)) > DISTANCES:
         return None
-    y, x = (int(down[0]), int(right[0])) if len(down) else (0, 0)
-    corner = (min(0, y), min(0, x))
-    height = max(first.height, y + second.height) - corner[0]
-    width = max(first.width, x + second.width) - corner[1]
-    total = np.zeros((height, width, *first.values.shape[2:]), dtype=first.values.dtype)
-    for one, (dy, dx) in ((first, (-corner[0], -corner[1])), (second, (y - corner[0], x - corner[1]))):
-        total[dy : dy + one.height, dx : dx + one.width] += one.values
-    return Patches(total, first.top + corner[0], first.left + corner[1], first.overhangs or second.overhangs)
+    corners = []
+    sizes = []
+    for apart, one, other in ((down, first.height, second.height), (right, first.width, second.width)):
+        low, high = (int(apart.min()), int(apart.max())) if len(apart) else (0, 0)
+        corners.append(min(0, low))
+        sizes.append(max(one, high + other) - min(0, low))
+    total = np.zeros((*sizes, *first.values.shape[2:]), dtype=first.values.dtype)
+    _put(total, first.values, np.full_like(down, -corners[0]), np.full_like(right, -corners[1]))
+    _put(total, second.values, down - corners[0], right - corners[1])
+    return Patches(total, first.top + corners[0], first.left + corners[1], first.overhangs or second.overhangs)
+
+
+def _runs_of(down: np.ndarray, right: np.ndarray) -> list[tuple[int, int]]:
+    """The distinct pairs of distances."""
+    return sorted(set(zip(down.tolist(), right.tolist(), strict=True)))
+
+
+def _put(total: np.ndarray, values: np.ndarray, down: np.ndarray, right: np.ndarray) -> None:
+    """Add windows ``[h, w, C, rows]`` to larger ones, each row's at its own place; what lies outside is dropped."""
+    for dy, dx in _runs_of(down, right):
+        rows = np.flatnonzero((down == dy) & (right == dx))
+        some: slice | np.ndarray = slice(None) if len(rows) == values.shape[3] else rows
+        y, x = max(0, dy), max(0, dx)
+        bottom, end = min(total.shape[0], dy + values.shape[0]), min(total.shape[1], dx + values.shape[1])
+        if y < bottom and x < end:
+            total[y:bottom, x:end, :, some] += values[y - dy : bottom - dy, x - dx : end - dx][..., some]
+
+
+# --- operators that enlarge an image ---------------------------------------------------------------------------------
+
+
+def enlarging_matrix(weight: np.ndarray) -> np.ndarray:
+    """A transposed convolution's weight ``[C, O, kh, kw]`` as the matrix ``[C, kh * kw * O]`` that
+    `through_transposed` takes."""
+    return np.ascontiguousarray(weight.transpose(0, 2, 3, 1).reshape(weight.shape[0], -1))
+
+
+def through_transposed(patches: Patches, matrix: np.ndarray, kernel: tuple[int, int], window: Window) -> Patches:
+    """Carry rows without overhang from a transposed convolution's output to its input (one group)."""
+    taps, top, left = _taps_of(patches, kernel, window)
+    columns = np.stack(taps, axis=2)
+    high, wide, _, _, rows = columns.shape
+    return Patches(np.matmul(matrix, columns.reshape(high, wide, -1, rows)), top, left, True)
+
+
+def through_repeated(patches: Patches, factors: tuple[int, int]) -> Patches:
+    """Carry rows without overhang from an image, whose pixels are those of a smaller one repeated, to that."""
+    taps, top, left = _taps_of(patches, factors, Window(factors, (0, 0, 0, 0), (1, 1)))
+    return Patches(np.sum(taps, axis=0), top, left, True)
+
+
+def _taps_of(
+    patches: Patches, kernel: tuple[int, int], window: Window
+) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """For every position in the kernel, the coefficients ``[h', w', O, R]`` of the output pixels that it takes a window
+    of input pixels to, and where the windows of input pixels begin.
+
+    Pixel i of the input reaches the pixels ``i * stride + k * dilation - pad`` of the output, so that rows whose
+    windows begin at different remainders by the stride lie differently within windows of the input's.
+    """
+    starts, places, counts, lengths = [], [], [], []
+    for axis, (first, size) in enumerate(((patches.top, patches.height), (patches.left, patches.width))):
+        stride, reach = window.strides[axis], (kernel[axis] - 1) * window.dilations[axis]
+        start = -((reach - first - window.pads[axis]) // stride)
+        last = (first + size - 1 + window.pads[axis]) // stride
+        count = max(1, int((last - start).max()) + 1) if len(first) else 1
+        starts.append(start)
+        places.append(first - (start * stride - window.pads[axis]))
+        counts.append(count)
+        lengths.append((count - 1) * stride + reach + 1)
+    frame = np.zeros((*lengths, *patches.values.shape[2:]), dtype=patches.values.dtype)
+    _put(frame, patches.values, *places)
+    taps = []
+    for y in range(0, kernel[0] * window.dilations[0], window.dilations[0]):
+        for x in range(0, kernel[1] * window.dilations[1], window.dilations[1]):
+            rows = slice(y, y + (counts[0] - 1) * window.strides[0] + 1, window.strides[0])
+            taps.append(frame[rows, x : x + (counts[1] - 1) * window.strides[1] + 1 : window.strides[1]])
+    return taps, starts[0], starts[1]

@@ -27,6 +27,7 @@ from .pieces import with_exact_pieces
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..bounding.backward import Relaxed
     from ..bounding.plan import Plan
     from ..bounding.workers import Workers
     from ..budget import Deadline, MemoryBudget
@@ -36,6 +37,14 @@ if TYPE_CHECKING:
 
 FIRST_STEPS, LAST_STEPS = 6, 20
 """Gradient steps on the final rows before and after intermediate bounds are optimised."""
+
+TIGHTEN_SHARE = 0.5
+"""Share of the root's time for optimised bounds of intermediate values: with all of it, large networks would have none
+left for what follows, and the root would be lost (yolo: 7,000 undecided entries, 0.1 seconds each)."""
+
+NARROW = 0.02
+"""What a start from a clause's strongest row alone leaves to the other rows, so that steps can still give them
+weight."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,22 +71,24 @@ def open_root(
     points: str = "table",
     inputs: int = 0,
     leave_hairs: bool = False,
+    started: Relaxed | None = None,
 ) -> Root:
     """Bound every clause on every box ``[G, n]`` and prepare the search of those left open; `points` as for
-    `make_layout`, `inputs` as for `with_inputs`. With `leave_hairs`, clauses that CROWN bounds leave open for rounding
-    alone (`hairs`) are set aside. Raises `TimeUp` and `UndefinedOnRegion`.
+    `make_layout`, `inputs` as for `with_inputs`, `started` as for `relax`. With `leave_hairs`, clauses that CROWN bounds
+    leave open for rounding alone (`hairs`) are set aside. Raises `TimeUp` and `UndefinedOnRegion`.
 
     With a record, inputs are not split (a checker would have to renew bounds in every box), all clauses take part from
     the start and no neuron is left out, so that all is about one root.
     """
     xp = array_namespace(lower)
     pool = BranchPool()
-    state = relax(plan, lower, upper, deadline=deadline, memory=memory, workers=workers)
+    state = relax(plan, lower, upper, deadline=deadline, memory=memory, workers=workers, started=started)
     first = Base(plan, lower, upper, dict(enumerate(state.intervals)))
     if record is not None:
         return _recorded(first, rows, deadline, memory, record)
     bound = row_bounds(state, rows.rows, rows.offsets, memory=memory, deadline=deadline)
-    strongest = rows.strongest(bound.lower)
+    singly = bound.lower
+    strongest = rows.strongest(singly)
     # NaN compares false, so that it refutes nothing.
     open_ = rows.clauses & ~(strongest > 0)
     near = open_ & nearly_refuted(state, bound, rows) if leave_hairs else None
@@ -88,13 +99,15 @@ def open_root(
         return Root(None, pool, float(xp.min(xp.where(rows.clauses, strongest, xp.inf))), near)
     base = without_inactive(first)
     at_once = _rows_at_once(base, memory)
-    group, clause, parameters, best = _ascend(base, rows, group, clause, None, FIRST_STEPS, at_once, deadline)
+    group, clause, parameters, best = _ascend(
+        base, rows, group, clause, None, FIRST_STEPS, at_once, deadline, singly=rows.by_clause(singly, -xp.inf)
+    )
     if group.shape[0]:
         fewer = condensed(first)
         if fewer is not None:
             # Its neurons are others; weights of lines start anew.
             base, at_once, parameters = fewer, _rows_at_once(fewer, memory), Parameters(mixture=parameters.mixture)
-        base = tighten(base, min(at_once, 512), deadline)
+        base = tighten(base, min(at_once, 512), deadline.sooner(TIGHTEN_SHARE * deadline.remaining))
         group, clause, parameters, best = _ascend(base, rows, group, clause, parameters, LAST_STEPS, at_once, deadline)
     if group.shape[0]:
         exact, fresh = with_exact_pieces(base, deadline, memory)
@@ -166,9 +179,10 @@ def _ascend(
     at_once: int,
     deadline: Deadline,
     note: Callable[[Array, Array, Parameters, Array], None] | None = None,
+    singly: Array | None = None,
 ) -> tuple[Array, Array, Parameters, Array]:
     """Optimise the bounds of (group, clause) pairs; those left open with their best parameters and bounds. `note` is
-    told the same of those closed."""
+    told the same of those closed; `singly` are bounds ``[G, K, S]`` of each clause's single rows, if known."""
     xp = array_namespace(base.lower)
     groups, clauses, kept, bounds = [], [], [], []
     for start in range(0, group.shape[0], at_once):
@@ -181,6 +195,8 @@ def _ascend(
             parameters=None if parameters is None else parameters.rows(some, {}),
         )
         ascent.evaluate()
+        if singly is not None and singly.shape[2] > 1:
+            _start_from_single_rows(ascent, singly[own, which])
         for step in range(steps):
             deadline.check()
             remaining = xp.nonzero(~(ascent.best > 0))[0]
@@ -202,6 +218,21 @@ def _ascend(
     lines = {node: (_joined(kept, node, 0), _joined(kept, node, 1)) for node in kept[0].lines}
     joined = Parameters(lines, {}, xp.concat([part.mixture for part in kept]))
     return xp.concat(groups), xp.concat(clauses), joined, xp.concat(bounds)
+
+
+def _start_from_single_rows(ascent: Ascent, singly: Array) -> None:
+    """Move the weights of clauses to their strongest row where its bound, of those ``[N, S]``, is the better one."""
+    xp = array_namespace(singly)
+    if ascent.mixture is None or ascent.parameters.mixture is None:
+        return
+    present = xp.astype(xp.isfinite(ascent.mixture.offsets), singly.dtype)
+    strongest = xp.argmax(singly, axis=1)[:, None] == xp.arange(singly.shape[1], **options_like(singly))
+    spread = present / xp.sum(present, axis=1, keepdims=True)
+    alone = xp.where(strongest, 1.0 - NARROW, 0.0) + NARROW * spread
+    better = xp.max(singly, axis=1) > ascent.last
+    if bool(better.any()):
+        ascent.parameters.mixture = xp.where(better[:, None], alone, ascent.parameters.mixture)
+        ascent.evaluate()
 
 
 def _tell(

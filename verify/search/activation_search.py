@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..arrays import Backend, out_of_memory_errors, to_numpy
+from ..bounding.backward import Relaxed
 from ..budget import TimeUp
 from ..errors import UndefinedOnRegion
 from .activation_root import Root, open_root
@@ -69,7 +70,7 @@ class ActivationSearch:
     learn clauses from closed domains (not while a proof is recorded); see `Options.cuts`. `undefined` names an operator
     that may have no value on a box: nothing can be done then. points and score: where and by what entries are split,
     see `make_layout` and `branching.scores`. inputs: up to how many varying inputs these are split, too (0: never); see
-    `box_slots`.
+    `box_slots`. started: the bounds of a root that a deadline cut short.
     """
 
     plan: Plan
@@ -87,6 +88,7 @@ class ActivationSearch:
     inputs: int = INPUTS_AT_MOST
     renew: bool = True
     root: Root | None = None
+    started: Relaxed | None = None
     lost: int = 0
     leaves: list[Branches] = field(default_factory=list)
     programmes: int = 0
@@ -131,6 +133,7 @@ class ActivationSearch:
         last = last or deadline
         if self.root is None:
             opening = last.sooner(max(deadline.remaining, ROOT_SHARE * last.remaining))
+            self.started = self.started or Relaxed(self.plan, self.lower, self.upper, [], {})
             try:
                 self.root = open_root(
                     self.plan,
@@ -143,12 +146,14 @@ class ActivationSearch:
                     points=self.points,
                     inputs=self.inputs,
                     leave_hairs=self.in_double is not None,
+                    started=self.started,
                 )
             except TimeUp:
                 return report
             except UndefinedOnRegion as error:
                 self.undefined, self.lost = str(error), 1
                 self.root = Root(None, BranchPool(), float("-inf"))
+            self.started = None
             if self.root.near is not None and self.in_double is not None:
                 self.twin = self.in_double(to_numpy(self.root.near))
         layout = self.root.layout
