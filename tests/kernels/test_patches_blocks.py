@@ -55,6 +55,23 @@ def test_chosen_entries_of_the_transpose(geometry, seed):
 
 
 @settings(max_examples=150, deadline=None)
+@given(GEOMETRY, st.integers(0, 1000))
+def test_chosen_entries_of_a_transposed_convolution(geometry, seed):
+    window, weight, out, spatial, rng = make(geometry, seed)
+    to, of = (
+        np.flatnonzero(rng.random(int(np.prod(shape))) < rng.choice([0.0, 0.4, 1.0]))
+        for shape in ((3, *spatial), (2, *out))
+    )
+    template = blocks.make_enlarging_template(weight, spatial, window)
+    parts = blocks.choose(template, to, of, ((3, *spatial), (2, *out)))
+    values = rng.normal(size=(len(of), 5))
+    full = np.zeros((2 * out[0] * out[1], 5))
+    full[of] = values
+    expected = convolve(full.T.reshape(5, 2, *out), weight, window).reshape(5, -1).T[to]
+    np.testing.assert_allclose(blocks.apply(parts, values, len(to)), expected, rtol=1e-9, atol=1e-9)
+
+
+@settings(max_examples=150, deadline=None)
 @given(GEOMETRY, st.integers(0, 1000), st.integers(1, 3), st.integers(1, 3))
 def test_windows_through_a_convolution(geometry, seed, height, width):
     window, weight, spatial, out, rng = make(geometry, seed)

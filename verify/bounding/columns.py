@@ -26,7 +26,17 @@ from ..kernels.patches import Patches
 from ..ops.conv import window_of
 from . import windows
 from .interval import rounding
-from .live import ALL, Columns, Entries, Lines, is_image, is_plain_dense, is_plane_convolution, spatial
+from .live import (
+    ALL,
+    Columns,
+    Entries,
+    Lines,
+    is_image,
+    is_plain_dense,
+    is_plane_convolution,
+    is_plane_enlarging,
+    spatial,
+)
 
 if TYPE_CHECKING:
     from ..graph import Node
@@ -219,7 +229,7 @@ class BoxPass:
             self._arrive(run, node.inputs[0], piece)
         elif node.op == "Add":
             self._carry_add(run, node, piece)
-        elif is_plain_dense(node) or is_plane_convolution(node):
+        elif is_plain_dense(node) or is_plane_convolution(node) or is_plane_enlarging(node):
             bias = node.params.get("bias")
             if bias is not None:
                 full = bias if node.op == "Linear" else np.repeat(bias, node.size // len(bias))
@@ -267,16 +277,15 @@ class BoxPass:
         return blocks.choose(self._structure.template(position), to.flat(size), of.flat(node.size), shapes)
 
     def _folded(self, position: int, node: Node, values: np.ndarray) -> np.ndarray:
-        """A convolution's transpose on all entries, ``[entries, R]``."""
+        """The transpose of a convolution (or a transposed one) on all entries, ``[entries, R]``."""
         image = values.reshape(*node.shape[1:], -1).transpose(1, 2, 0, 3)
-        window = window_of(node)
-        folded = patches.fold(image, self._structure.kernel(position), spatial(node.params["weight"].shape), window)
-        _, channels, height, width = node.input_shapes[0]
-        top, left = window.pads[:2]
-        part = folded[top : top + height, left : left + width]
-        result = np.zeros((channels, height, width, values.shape[1]), dtype=values.dtype)
-        result[:, : part.shape[0], : part.shape[1]] = part.transpose(2, 0, 1, 3)
-        return result.reshape(-1, values.shape[1])
+        corner = np.zeros(values.shape[1], dtype=np.int64)
+        carry = patches.through_convolution if node.op == "Conv" else patches.through_transposed
+        kernel = spatial(node.params["weight"].shape)
+        whole = Patches(image, corner, corner, False)
+        below = carry(whole, self._structure.kernel(position), kernel, window_of(node))
+        full = patches.spread_out(below, spatial(node.input_shapes[0]))
+        return full.transpose(2, 0, 1, 3).reshape(-1, values.shape[1])
 
     def _bend(self, run: _Run, position: int, piece: Columns) -> Columns:
         """Carry rows through a relaxation, in place; only bent entries are touched."""

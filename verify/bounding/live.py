@@ -93,6 +93,11 @@ def is_plane_convolution(node: Node) -> bool:
     return node.op == "Conv" and is_image(node.shape)
 
 
+def is_plane_enlarging(node: Node) -> bool:
+    """Whether the node is a transposed convolution over two axes in one group."""
+    return node.op == "ConvTranspose" and is_image(node.shape) and node.attributes["groups"] == 1
+
+
 def is_plain_dense(node: Node) -> bool:
     """Whether the node is a dense layer on one vector."""
     return node.op == "Linear" and node.size == node.shape[-1]

@@ -93,10 +93,9 @@ class Structure:
         return self._movements[position]
 
     def template(self, position: int) -> blocks.Template:
-        """The template of a convolution in one group that `blocks.choose` takes."""
+        """The template of a convolution (or a transposed one) in one group that `blocks.choose` takes."""
         if position not in self._templates:
             node = self.nodes[position]
-            self._templates[position] = blocks.make_template(
-                node.params["weight"], spatial(node.input_shapes[0]), window_of(node)
-            )
+            make = blocks.make_template if node.op == "Conv" else blocks.make_enlarging_template
+            self._templates[position] = make(node.params["weight"], spatial(node.input_shapes[0]), window_of(node))
         return self._templates[position]

@@ -10,7 +10,7 @@ import numpy as np
 from ..kernels import patches
 from ..kernels.patches import Patches
 from ..ops.conv import window_of
-from .live import is_image, spatial
+from .live import is_image, is_plane_enlarging, spatial
 from .structure import Repeat, Shift
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def carry(structure: Structure, position: int, piece: Patches) -> Carried | None
         return _scaled(node, piece.within(spatial(node.shape)))
     if node.op == "Take":
         return _moved(structure.movement(position), node, piece)
-    if node.op == "ConvTranspose" and node.attributes["groups"] == 1:
+    if is_plane_enlarging(node):
         piece = piece.within(spatial(node.shape))
         kernel = spatial(node.params["weight"].shape)
         below = patches.through_transposed(piece, structure.kernel(position), kernel, window_of(node))

@@ -1,4 +1,5 @@
-"""The transpose of a convolution between chosen entries of its output and of its input, as a few dense products.
+"""The transpose of a convolution (or of a transposed one) between chosen entries of its output and of its input, as a
+few dense products.
 
 Most neurons of a ReLU network are inactive on a box, so that backward coefficients are only needed between the live
 ones. The input is cut into blocks of pixels; the live entries of a block depend on the live entries of a small window
@@ -55,11 +56,7 @@ def make_template(weight: np.ndarray, spatial: tuple[int, int], window: Window) 
     """The template of a convolution with weight ``[O, C, kh, kw]`` on inputs of the given spatial sizes."""
     sizes = [_side(spatial[axis], weight.shape[2 + axis], window, axis) for axis in (0, 1)]
     outputs, channels = weight.shape[:2]
-    best = min(
-        ((down, right) for down in sizes[0] for right in sizes[1]),
-        key=lambda pair: _cost(pair, outputs, channels, spatial),
-    )
-    (bh, first_y, rh), (bw, first_x, rw) = best
+    (bh, first_y, rh), (bw, first_x, rw) = _best(sizes, outputs, channels, spatial)
     matrix = np.zeros((channels, bh, bw, outputs, rh, rw), dtype=weight.dtype)
     for ky in range(weight.shape[2]):
         for kx in range(weight.shape[3]):
@@ -80,22 +77,65 @@ def make_template(weight: np.ndarray, spatial: tuple[int, int], window: Window) 
     )
 
 
-def _side(size: int, kernel: int, window: Window, axis: int) -> list[tuple[int, int, int]]:
-    """Choices of a block along one axis: its size, where its reach begins and how long it is."""
+def make_enlarging_template(weight: np.ndarray, spatial: tuple[int, int], window: Window) -> Template:
+    """The template of a transposed convolution with weight ``[C, O, kh, kw]`` on inputs of the given spatial sizes."""
+    channels, outputs = weight.shape[:2]
+    reaches = [(weight.shape[2 + axis] - 1) * window.dilations[axis] + 1 for axis in (0, 1)]
+    sizes = [
+        [
+            (block, -window.pads[axis], (block - 1) * window.strides[axis] + reaches[axis])
+            for block in _powers(1, spatial[axis])
+        ]
+        for axis in (0, 1)
+    ]
+    (bh, first_y, rh), (bw, first_x, rw) = _best(sizes, outputs, channels, spatial)
+    matrix = np.zeros((channels, bh, bw, outputs, rh, rw), dtype=weight.dtype)
+    for y in range(bh):
+        for x in range(bw):
+            down, right = (
+                slice(first * stride, first * stride + reach, dilation)
+                for first, stride, reach, dilation in zip(
+                    (y, x), window.strides, reaches, window.dilations, strict=True
+                )
+            )
+            matrix[:, y, x, :, down, right] = weight
+    return Template(
+        matrix.reshape(channels * bh * bw, outputs * rh * rw),
+        (bh, bw),
+        (rh, rw),
+        (first_y, first_x),
+        (bh * window.strides[0], bw * window.strides[1]),
+    )
+
+
+_Side = tuple[int, int, int]
+"""A block along one axis: its size, where its reach begins and how long it is."""
+
+
+def _best(sizes: list[list[_Side]], outputs: int, channels: int, spatial: tuple[int, int]) -> tuple[_Side, _Side]:
+    """The cheapest block of the choices along both axes."""
+    return min(
+        ((down, right) for down in sizes[0] for right in sizes[1]),
+        key=lambda pair: _cost(pair, outputs, channels, spatial),
+    )
+
+
+def _powers(first: int, size: int) -> list[int]:
+    """A block's sizes: the first one, doubled until it covers the axis."""
+    blocks = [first]
+    while blocks[-1] < size:
+        blocks.append(2 * blocks[-1])
+    return blocks
+
+
+def _side(size: int, kernel: int, window: Window, axis: int) -> list[_Side]:
+    """Choices of a block along one axis."""
     stride, dilation, pad = window.strides[axis], window.dilations[axis], window.pads[axis]
     first = math.ceil((pad - (kernel - 1) * dilation) / stride)
-    choices = []
-    block = stride
-    while True:
-        choices.append((block, first, (block - 1 + pad) // stride - first + 1))
-        if block >= size:
-            return choices
-        block *= 2
+    return [(block, first, (block - 1 + pad) // stride - first + 1) for block in _powers(stride, size)]
 
 
-def _cost(
-    pair: tuple[tuple[int, int, int], tuple[int, int, int]], outputs: int, channels: int, spatial: tuple[int, int]
-) -> float:
+def _cost(pair: tuple[_Side, _Side], outputs: int, channels: int, spatial: tuple[int, int]) -> float:
     (bh, _, rh), (bw, _, rw) = pair
     if channels * bh * bw * outputs * rh * rw > _LARGEST_TEMPLATE:
         return math.inf
