@@ -415,3 +415,20 @@ def test_a_scaled_interval_keeps_the_sign_of_its_small_end(seed, wide):
             exact = points.astype(np.float64) * np.float64(given_params.get("scale", 1.0)) + given_params["shift"]
             assert (below <= exact).all()
             assert (exact <= above).all()
+
+
+def test_whole_numbers_stay_exact_in_large_nodes():
+    """A class minus its own number is 0, not nearly 0: counts of pixels rest on that."""
+    size = 3000
+    numbers = np.arange(size, dtype=np.float32) % 7
+    low, high = numbers[None], numbers[None] + (np.arange(size) % 5 == 0).astype(np.float32)
+    nodes = (
+        node("x", "Input", (), (size,)),
+        node("less", "Scale", (0,), (size,), {"shift": -numbers}),
+        node("same", "IsZero", (1,), (size,)),
+    )
+    below, above = interval_bounds(Graph(nodes, (0,), (2,)), low, high)[-1]
+    decided = (low == high)[0]
+    assert (below[0, decided] == 1).all()
+    assert (below[0, ~decided] == 0).all()
+    assert (above == 1).all()

@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 ROUNDING_STEPS = 16
 """Unit roundoffs by which a computed sum of products may be off, relative to the sum of the products' magnitudes."""
 
-WHOLE_AT_MOST = 64
-"""Entries of a node up to which sums of whole numbers are recognised as exact: arithmetic on indices is about a few."""
-
 WHOLE_BELOW = 2.0**22
 """Whole numbers of this size add up exactly in float32 and float64."""
 
@@ -77,7 +74,7 @@ def _affine(node: Node, linear: LinearRule, intervals: Sequence[Interval]) -> In
     centre = linear.apply(node, centres)
     radius = linear.magnitude(node, radii) + slack * abs(centre)
     lower, upper = centre - radius, centre + radius
-    if node.size <= WHOLE_AT_MOST and node.op == "Add":
+    if node.op == "Add":
         lower, upper = _exact_where_whole(node, linear, intervals, (lower, upper))
     if _sums_what_is_not_negative(node, intervals):
         # Beside wide terms the allowance hides that the sum is positive, which a root or logarithm must know.
@@ -93,11 +90,13 @@ def _scaled(node: Node, linear: LinearRule, intervals: Sequence[Interval], slack
     shift = linear.bias(node)
     added = 0.0 if shift is None else 2.0 * slack * abs(as_like(shift, lower))
     bounds = lower - slack * abs(lower) - added, upper + slack * abs(upper) + added
-    return _exact_where_whole(node, linear, intervals, bounds) if node.size <= WHOLE_AT_MOST else bounds
+    return _exact_where_whole(node, linear, intervals, bounds)
 
 
 def _exact_where_whole(node: Node, linear: LinearRule, intervals: Sequence[Interval], bounds: Interval) -> Interval:
     """The bounds without an allowance in entries computed from known, not too large whole numbers."""
+    if not all(bool((low == high).any()) for low, high in intervals):
+        return bounds
     xp = array_namespace(bounds[0])
     if not all(bool((value == xp.floor(value)).all()) for value in node.params.values()):
         return bounds
