@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .arrays import Backend, to_numpy
+from .attack.ranks import before_softmax
 from .bounding.plan import Plan, make_plan
 from .bounding.products import sharpened
 from .budget import Deadline, MemoryBudget
@@ -19,7 +20,7 @@ from .search.stairs import find_stairs
 
 if TYPE_CHECKING:
     from .attack.replay import Replay
-    from .graph import Array
+    from .graph import Array, Graph
     from .log import Log
     from .options import Options
     from .problem import Problem
@@ -41,6 +42,11 @@ class Setting:
     def stairs(self) -> dict[int, Array]:
         """The inputs of which a few values stand for all."""
         return find_stairs(self.plan.graph, self.lower, self.upper, self.uncertain)
+
+    @cached_property
+    def attacked(self) -> Graph:
+        """The graph that attacks follow, with the same rows."""
+        return before_softmax(self.plan.graph, self.rows)
 
     @classmethod
     def of(cls, problem: Problem, backend: Backend) -> Setting:

@@ -165,3 +165,53 @@ def test_fixed_inputs_stay_fixed():
     _, offered = run(graph, query_of(3, 2, [(Box(low, high), [[1.0, 0.0]], [1e3])]), Backend("float64"), refuse=True)
     for points, _ in offered:
         np.testing.assert_array_equal(points[:, 1:], np.broadcast_to(low[1:], (len(points), 2)))
+
+
+@pytest.mark.parametrize("step", ["Sign", "IsPositive", "IsNonNegative"])
+@pytest.mark.parametrize("backend", [Backend("float32"), Backend("float32", "cpu")])
+@pytest.mark.parametrize("seed", range(2))
+def test_gradients_lead_through_steps(step, backend, seed):
+    """Two layers of steps: what a thousand samples do not reach, a few descents do."""
+    graph = dense((40, 60, 60, 1), seed, step)
+    sampled = output_vector(graph, np.random.default_rng(9).uniform(-1, 1, (1000, 40)))
+    least = float(sampled.min() - 0.1 * (sampled.max() - sampled.min()))
+    property = query_of(40, 1, [(Box(-np.ones(40), np.ones(40)), [[1.0]], [least])])
+    found, _ = run(graph, property, backend, seed, options=AttackOptions(restarts=8, steps=30))
+    assert found is not None
+
+
+@pytest.mark.parametrize("step", ["Floor", "Ceil", "Round"])
+def test_gradients_lead_along_stairs(step):
+    rng = np.random.default_rng(3)
+    weight = rng.normal(size=(1, 30))
+    nodes = (
+        node("x", "Input", (), (30,)),
+        node("s", step, (0,), (30,)),
+        node("y", "Linear", (1,), (1,), {"weight": weight}),
+    )
+    box = Box(np.full(30, -5.0), np.full(30, 5.0))
+    property = query_of(30, 1, [(box, [[1.0]], [-4.6 * abs(weight).sum()])])
+    found, _ = run(Graph(nodes, (0,), (2,)), property, options=AttackOptions(restarts=2, steps=20))
+    assert found is not None
+
+
+def test_the_nearest_clause_is_chosen_where_the_point_is():
+    """Of 200 clauses over each of two boxes one can be met; a point for each box is enough to find it, although the
+    clauses' rows (two each in the second box) differ in number."""
+    graph = dense((6, 12, 12, 4), 11)
+    rng = np.random.default_rng(0)
+    boxes = [Box(-np.ones(6), np.zeros(6)), Box(np.zeros(6), np.ones(6))]
+    far = [
+        (boxes[k % 2], np.eye(4)[rng.integers(0, 4, 1 + k % 2)], np.full(1 + k % 2, -100.0 - rng.random()))
+        for k in range(400)
+    ]
+    reached = output_vector(graph, rng.uniform(0, 1, (3000, 6))) @ np.eye(4)[2]
+    for planted in (1, 201, 399):
+        clauses = [
+            (boxes[1], np.eye(4)[[2, 2]], [float(reached.min())] * 2) if k == planted else c for k, c in enumerate(far)
+        ]
+        options = AttackOptions(restarts=3, steps=40, nearest=True)
+        found, offered = run(graph, query_of(6, 4, clauses), Backend("float64"), options=options)
+        assert found is not None
+        assert (found[1] == 1).all()
+        assert all(len(points) <= 6 for points, _ in offered)

@@ -2,7 +2,7 @@
 
 The loss of a clause is its violation margin ``max_s (C_s y - d_s)``: unsafe iff <= 0. Its gradient is that of the row
 that attains the maximum, computed by a vector-Jacobian product through the operator table, so that attacks run on
-numpy and on torch alike.
+numpy and on torch alike. Through steps it is the gradient of something smooth beside them (`ops.steps`).
 """
 
 from __future__ import annotations
@@ -27,13 +27,15 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class AttackOptions:
     """restarts: points per clause; steps: gradient steps of each; step: first step as a share of the box's width,
-    which decays to `last` times itself; momentum: weight of the former direction."""
+    which decays to `last` times itself; momentum: weight of the former direction; nearest: restarts are points per
+    group, and each goes for the clause of its group that is nearest to being met where it is."""
 
     restarts: int = 16
     steps: int = 30
     step: float = 0.25
     last: float = 0.1
     momentum: float = 0.75
+    nearest: bool = False
 
 
 @np.errstate(all="ignore")
@@ -82,9 +84,9 @@ def attack(
 ) -> Any:
     """Look for a witness in boxes ``[G, n]``; `check` replays candidates (points ``[P, n]``, groups ``[P]``).
 
-    Every group's every clause gets `restarts` starting points: the centre first, then corners and uniform samples in
-    turn; or `starts` are given as points ``[P, n]`` with their groups and clauses ``[P]``. Returns what `check`
-    returned, or None. Stops quietly at the deadline.
+    Every group's every clause (with `nearest`, every group) gets `restarts` starting points: the centre first, then
+    corners and uniform samples in turn; or `starts` are given as points ``[P, n]`` with their groups and clauses
+    ``[P]``. Returns what `check` returned, or None. Stops quietly at the deadline.
     """
     if starts is not None:
         points, group, clause = starts
@@ -92,12 +94,14 @@ def attack(
         return _descend(graph, rows, group, clause, points, box, options, deadline, check)
     xp = array_namespace(lower)
     rng = np.random.default_rng(seed)
-    groups, clauses = (np.asarray(part) for part in np.nonzero(to_numpy(rows.clauses)))
+    wanted = to_numpy(rows.clauses)
+    groups, clauses = np.nonzero(wanted.any(axis=1, keepdims=True) if options.nearest else wanted)
     group = np.repeat(groups, options.restarts)
     clause = np.repeat(clauses, options.restarts)
     position = np.tile(np.arange(options.restarts), groups.size)
-    # All clauses get their first point before any gets its second.
-    order = np.argsort(position, kind="stable")
+    # All clauses get their first point before any gets its second, and where time is short each may be the lucky one.
+    order = rng.permutation(group.size)
+    order = order[np.argsort(position[order], kind="stable")]
     group, clause, position = group[order], clause[order], position[order]
     for start in range(0, group.size, chunk):
         part = slice(start, start + chunk)
@@ -106,7 +110,8 @@ def attack(
         points = low + (high - low) * xp.asarray(
             _starts(rng, position[part], lower.shape[1]), dtype=lower.dtype, **options_like(lower)
         )
-        found = _descend(graph, rows, own, _to_like(clause[part], lower), points, (low, high), options, deadline, check)
+        target = None if options.nearest else _to_like(clause[part], lower)
+        found = _descend(graph, rows, own, target, points, (low, high), options, deadline, check)
         if found is not None or deadline.passed:
             return found
     return None
@@ -116,14 +121,15 @@ def _descend(
     graph: Graph,
     rows: Rows,
     group: Array,
-    clause: Array,
+    clause: Array | None,
     points: Array,
     box: tuple[Array, Array],
     options: AttackOptions,
     deadline: Deadline,
     check: Callable[[Array, Array], Any],
 ) -> Any:
-    """Gradient descent with momentum of one batch of points, replaying whatever looks unsafe on the way.
+    """Gradient descent with momentum of one batch of points, replaying whatever looks unsafe on the way; clause None:
+    each goes for the nearest.
 
     Every other point moves by the sign of its direction (all inputs alike: many inputs), the others in proportion to
     it (few inputs).
@@ -134,16 +140,19 @@ def _descend(
     single = rows.rows.shape[0] == 1
     own_rows = rows.rows[0] if single else rows.rows[group]
     offsets = rows.offsets[group]
-    slots = rows.slots[group, clause]
+    slots = rows.slots[group] if clause is None else rows.slots[group, clause]
     none = xp.full_like(offsets[:, :1], -xp.inf)
 
-    def margins(outputs: Array) -> Array:
+    def margins(outputs: Array) -> tuple[Array, Array]:
         product = outputs @ own_rows.T if single else (own_rows @ outputs[:, :, None])[:, :, 0]
-        return xp.take_along_axis(xp.concat([product - offsets, none], axis=1), slots, axis=1)
+        padded = xp.concat([product - offsets, none], axis=1)
+        own = slots if clause is not None else _nearest(padded, slots, rows.clauses[group])
+        return xp.take_along_axis(padded, own, axis=1), own
 
     def steepest(outputs: Array) -> Array:
-        place = xp.argmax(margins(outputs), axis=1)
-        worst = xp.clip(xp.take_along_axis(slots, place[:, None], axis=1)[:, 0], None, own_rows.shape[-2] - 1)
+        margin, own = margins(outputs)
+        place = xp.argmax(margin, axis=1)
+        worst = xp.clip(xp.take_along_axis(own, place[:, None], axis=1)[:, 0], None, own_rows.shape[-2] - 1)
         return own_rows[worst] if single else own_rows[xp.arange(worst.shape[0], **options_like(worst)), worst]
 
     direction = xp.zeros_like(points)
@@ -152,7 +161,7 @@ def _descend(
         if deadline.passed:
             return None
         outputs, gradient = output_and_gradient(graph, points, steepest)
-        unsafe = xp.nonzero(xp.max(margins(outputs), axis=1) <= 0)[0]
+        unsafe = xp.nonzero(xp.max(margins(outputs)[0], axis=1) <= 0)[0]
         if unsafe.shape[0]:
             found = check(points[unsafe], group[unsafe])
             if found is not None:
@@ -163,6 +172,16 @@ def _descend(
         move = xp.where(signed, xp.sign(direction), _unit(direction))
         points = xp.minimum(xp.maximum(points - share * width * move, low), high)
     return None
+
+
+def _nearest(margins: Array, slots: Array, clauses: Array) -> Array:
+    """The slots ``[P, S]``, of those of all clauses ``[P, K, S]``, of the clause whose largest margin is smallest;
+    margins ``[P, R + 1]``, clauses ``[P, K]``."""
+    xp = array_namespace(margins)
+    points, count, depth = slots.shape
+    every = xp.take_along_axis(margins, slots.reshape(points, count * depth), axis=1).reshape(points, count, depth)
+    place = xp.argmin(xp.where(clauses, xp.max(every, axis=2), xp.inf), axis=1)
+    return slots[xp.arange(points, **options_like(place)), place]
 
 
 def _starts(rng: np.random.Generator, position: np.ndarray, size: int) -> np.ndarray:

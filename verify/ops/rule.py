@@ -88,8 +88,8 @@ class OpRule:
     returns
                                    (one ``[B, S, *shape_k]`` an input, constants ``[B, S]``) such that
                                    ``sum_k <a_k, x_k> + constant <= <a, y>`` on the intervals.
-    vjp(node, xs, y, gradient)     gradient of ``<gradient, y>`` by each input (a subgradient at kinks; zero through
-    step functions);
+    vjp(node, xs, y, gradient)     gradient of ``<gradient, y>`` by each input (a subgradient at kinks; through
+    step functions, of a smooth function beside them);
                                    None for linear operators, whose adjoint serves.
     summary                        one sentence for `boundsmith supports`.
     """

@@ -1,4 +1,9 @@
-"""Step functions: signs, comparisons with zero, and rounding to whole numbers. Their gradients are zero."""
+"""Step functions: signs, comparisons with zero, and rounding to whole numbers.
+
+Their gradients are zero, which leads an attack nowhere. So `vjp` answers the gradient of a smooth function beside the
+step (a surrogate gradient: Bengio, Leonard and Courville 2013, "Estimating or Propagating Gradients Through Stochastic
+Neurons"; a bell in place of their cut-off identity): attacks follow it, and nothing else does.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ..arrays import array_namespace
-from .arrays import smallest, unit_roundoff
+from .arrays import quiet, smallest, unit_roundoff
 from .lines import Line, better_above, better_below, mixed, padding, unary_relaxation
 from .rule import Interval, OpRule
 
@@ -18,8 +23,34 @@ if TYPE_CHECKING:
 Lines2 = tuple[Line, Line]
 
 
-def _zero_vjp(node: Node, xs: Sequence[Array], y: Array, gradient: Array) -> tuple[Array, ...]:
-    return (array_namespace(gradient).zeros_like(gradient),)
+@quiet
+def _bell(x: Array) -> tuple[Array, Array]:
+    """``exp(-(x/s)^2 / 2)`` and ``1/s``, where s is half the average size of the entries of `x` that a point ``[B]``
+    has: a step matters to an entry the more, the nearer it is for this layer. (On random networks with two layers of
+    steps, a third and the whole of the size lead less far, twice the size much less.)"""
+    xp = array_namespace(x)
+    size = xp.mean(abs(x).reshape(x.shape[0], -1), axis=1).reshape(-1, *(1,) * (len(x.shape) - 1))
+    inverse = 2.0 / xp.where((size > smallest(x)) & xp.isfinite(size), size, 1.0)
+    return xp.exp(-0.5 * (x * inverse) ** 2), inverse
+
+
+@quiet
+def _step_vjp(node: Node, xs: Sequence[Array], y: Array, gradient: Array) -> tuple[Array, ...]:
+    """Beside a step at zero: an integral of the bell."""
+    bell, inverse = _bell(xs[0])
+    return (gradient * bell * inverse,)
+
+
+@quiet
+def _is_zero_vjp(node: Node, xs: Sequence[Array], y: Array, gradient: Array) -> tuple[Array, ...]:
+    """Beside a peak at zero: the bell itself."""
+    bell, inverse = _bell(xs[0])
+    return (-gradient * bell * inverse * (xs[0] * inverse),)
+
+
+def _stairs_vjp(node: Node, xs: Sequence[Array], y: Array, gradient: Array) -> tuple[Array, ...]:
+    """Beside stairs: the diagonal."""
+    return (gradient,)
 
 
 def _increasing_interval(
@@ -159,6 +190,7 @@ def _round_lines(xp: Any, node: Node, lower: Array, upper: Array, slope: Array |
 def _row(
     evaluate: Callable[[Node, Sequence[Array]], Array],
     lines: Callable[..., Lines2],
+    vjp: Callable[[Node, Sequence[Array], Array, Array], tuple[Array, ...]],
     summary: str,
     interval: Callable[[Node, Sequence[Interval]], Interval] | None = None,
 ) -> OpRule:
@@ -167,19 +199,19 @@ def _row(
         evaluate=evaluate,
         interval=interval,
         relax=unary_relaxation(lines, interval),
-        vjp=_zero_vjp,
+        vjp=vjp,
         summary=summary,
     )
 
 
 ROWS: Mapping[str, OpRule] = MappingProxyType(
     {
-        "Sign": _row(_sign, _sign_lines, "-1, 0 or 1."),
-        "IsPositive": _row(_is_positive, _is_positive_lines, "1 where x > 0, else 0."),
-        "IsNonNegative": _row(_is_non_negative, _is_non_negative_lines, "1 where x >= 0, else 0."),
-        "IsZero": _row(_is_zero, _is_zero_lines, "1 where x = 0, else 0.", _is_zero_interval),
-        "Floor": _row(_floor, _floor_lines, "The largest whole number up to x."),
-        "Ceil": _row(_ceil, _ceil_lines, "The smallest whole number from x."),
-        "Round": _row(_round, _round_lines, "The nearest whole number, ties to even."),
+        "Sign": _row(_sign, _sign_lines, _step_vjp, "-1, 0 or 1."),
+        "IsPositive": _row(_is_positive, _is_positive_lines, _step_vjp, "1 where x > 0, else 0."),
+        "IsNonNegative": _row(_is_non_negative, _is_non_negative_lines, _step_vjp, "1 where x >= 0, else 0."),
+        "IsZero": _row(_is_zero, _is_zero_lines, _is_zero_vjp, "1 where x = 0, else 0.", _is_zero_interval),
+        "Floor": _row(_floor, _floor_lines, _stairs_vjp, "The largest whole number up to x."),
+        "Ceil": _row(_ceil, _ceil_lines, _stairs_vjp, "The smallest whole number from x."),
+        "Round": _row(_round, _round_lines, _stairs_vjp, "The nearest whole number, ties to even."),
     }
 )
