@@ -30,7 +30,7 @@ from .result import Result, Verdict, Witness
 from .setting import Job, Setting
 from .trimmed import trimmed
 from .turns import ActivationTurns, InputTurns
-from .whole import attack_on_stairs, closed_on_stairs
+from .whole import search_on_stairs
 
 if TYPE_CHECKING:
     import os
@@ -162,17 +162,20 @@ class _Run:
         options, deadline = self.job.options, self.job.deadline
         if options.attack and options.method in ("auto", "attack"):
             used.append("attack")
-            witness = first_attacks(self.job) or attack_on_stairs(self.job)
+            witness = first_attacks(self.job)
             if witness is not None:
                 self.method = "attack"
                 return Verdict.SAT, witness
+        if options.method in ("auto", "attack"):
+            closed, witness = search_on_stairs(self.job)
+            # (What an attack shows is `sat` alone, and a record must be of another search.)
+            if witness is not None or (closed and options.method == "auto" and not options.record):
+                self.method = "+".join([*used, "whole numbers"])
+                return (Verdict.UNSAT if witness is None else Verdict.SAT), witness
         if options.method == "attack":
             self.method = "attack"
             witness = attack_for(self.job, deadline.remaining)
             return (Verdict.TIMEOUT, None) if witness is None else (Verdict.SAT, witness)
-        if options.method == "auto" and not options.record and closed_on_stairs(self.job):
-            self.method = "+".join([*used, "whole numbers"])
-            return Verdict.UNSAT, None
         if options.method == "milp":
             self.method = "milp"
             return self._milp(deadline)

@@ -1,75 +1,174 @@
-"""Queries in which every uncertain input is read through whole numbers only: each combination on its own."""
+"""Queries in which every uncertain input is read through whole numbers only: branch-and-bound over their stairs.
+
+Boxes run from one stair to another of every input, and the smallest are single points. Interval bounds in float64 are
+tight there and cost a fraction of linear relaxations, and whole blocks often fall at once: where a patch lies outside
+the image, say.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .arrays import Backend
-from .search.domains import Domains, Pool
-from .search.input_split import SplitOptions, looks_unsafe, search
-from .search.stairs import every_point
+from .arrays import Backend, array_namespace, to_numpy
+from .bounding.crown import output_rows
+from .bounding.interval import interval_bounds
+from .errors import UndefinedOnRegion
+from .search.input_split import looks_unsafe
+from .search.rounds import on_threads, pieces
+from .search.undefined import undefined_boxes
 from .setting import Setting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from .graph import Array
     from .result import Witness
     from .setting import Job
 
 POINTS_AT_MOST = 100_000
-"""Combinations of whole numbers up to which each is looked at."""
+"""Combinations of whole numbers up to which each may be looked at."""
+
+BATCH = 16
+"""Boxes that a worker bounds together (more leave the cache)."""
+
+PARTS = 4
+"""Parts into which an open box is split: where nothing is refuted but single points, only a third as many boxes are
+bounded besides."""
 
 
-def attack_on_stairs(job: Job) -> Witness | None:
-    """Try each combination as a witness, as long as there is time."""
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """Boxes of stairs.
+
+    first, last  places ``[N, S]`` on the stairs of each input, both inclusive.
+    group        ``[N]``: the group of each.
+    margin       ``[N]``: a lower bound of what separates the box from every clause of its group; not positive: open.
+    """
+
+    first: np.ndarray
+    last: np.ndarray
+    group: np.ndarray
+    margin: np.ndarray
+
+    def __len__(self) -> int:
+        return self.group.shape[0]
+
+    def pick(self, index: np.ndarray | slice) -> Blocks:
+        """The boxes at `index`."""
+        return Blocks(self.first[index], self.last[index], self.group[index], self.margin[index])
+
+    def joined(self, *others: Blocks) -> Blocks:
+        """These boxes, then the others."""
+        columns = ([getattr(part, name) for part in (self, *others)] for name in ("first", "last", "group", "margin"))
+        return Blocks(*(np.concatenate(column) for column in columns))
+
+    def parts(self) -> Blocks:
+        """Every box in `PARTS` or fewer, along the input with most stairs."""
+        boxes = np.arange(len(self))
+        axis = np.argmax(self.last - self.first, axis=1)
+        start = self.first[boxes, axis]
+        size = self.last[boxes, axis] - start + 1
+        pieces = []
+        for number in range(PARTS):
+            first, last = self.first.copy(), self.last.copy()
+            first[boxes, axis] = start + number * size // PARTS
+            last[boxes, axis] = start + (number + 1) * size // PARTS - 1
+            pieces.append(replace(self, first=first, last=last).pick(np.flatnonzero((first <= last).all(axis=1))))
+        return pieces[0].joined(*pieces[1:])
+
+
+def search_on_stairs(job: Job) -> tuple[bool, Witness | None]:
+    """Whether every clause is refuted on every combination of stairs, and a witness if one was met.
+
+    Neither where inputs vary that are not read through whole numbers only, where there are too many combinations, or
+    where time runs out. The boxes nearest to a clause come first, and the middle of each open one is tried as a
+    witness.
+    """
+    if len(job.setting.stairs) < len(job.setting.uncertain):
+        return False, None
+    setting = job.setting
+    if setting.backend.dtype != "float64":
+        setting = Setting.of(job.problem, Backend("float64", setting.backend.device))
+    count = math.prod(values.shape[0] for values in setting.stairs.values())
+    if len(setting.stairs) < len(setting.uncertain) or not 1 < count <= POINTS_AT_MOST:
+        return False, None
     started = time.monotonic()
-    witness: Witness | None = None
-    for block in _points(job, job.setting):
-        if job.deadline.passed or witness is not None:
-            break
-        unsafe = looks_unsafe(job.setting.plan.graph, job.setting.rows, block.lower, block.group)
-        if block.lower[unsafe].shape[0]:
-            witness = job.check(block.lower[unsafe], block.group[unsafe])
-    job.log.phase("attack", started)
-    return witness
+    executor = ThreadPoolExecutor(job.threads) if job.threads > 1 else None
+    try:
+        closed, witness, visited = _search(job, setting, executor)
+    finally:
+        if executor is not None:
+            executor.shutdown(wait=True, cancel_futures=True)
+    job.log.phase("whole numbers", started, visited)
+    job.log.count("domains", visited)
+    return closed, witness
 
 
-def closed_on_stairs(job: Job) -> bool:
-    """Whether interval bounds in float64 refute every combination, one at a time."""
-    if not job.setting.stairs:
-        return False
-    double = Setting.of(job.problem, Backend("float64", job.setting.backend.device))
-    options = SplitOptions(batch=16, workers=1 if job.setting.backend.device else job.threads, refine=False)
-    started, visited, closed = time.monotonic(), 0, False
-    for block in _points(job, double):
-        report = search(
-            double.plan, double.rows, Pool([block]), options, job.deadline, job.memory, job.check, one_pass=True
-        )
-        visited, closed = visited + report.visited, report.closed
-        if not closed:
-            break
-    if visited:
-        job.log.phase("whole numbers", started, visited)
-        job.log.count("domains", visited)
-    return closed
+def _search(job: Job, setting: Setting, executor: ThreadPoolExecutor | None) -> tuple[bool, Witness | None, int]:
+    """Best first over the boxes; also the number of those bounded."""
+    size = sum(node.size for node in setting.plan.graph.nodes)
+    batch = job.threads * job.memory.rows(size * 64, BATCH)
+    lengths = np.array([values.shape[0] for values in setting.stairs.values()])
+    groups = setting.lower.shape[0]
+    last = np.tile(lengths - 1, (groups, 1))
+    left = Blocks(np.zeros_like(last), last, np.arange(groups), np.full(groups, -np.inf))
+    visited, lost = 0, False
+    while len(left):
+        if job.deadline.passed:
+            return False, None, visited
+        order = np.argsort(left.margin, kind="stable")
+        taken, left = left.pick(order[:batch]), left.pick(order[batch:])
+        parts = on_threads(executor, lambda part: _bounded(setting, part), pieces(taken, job.threads, BATCH))
+        visited += len(taken)
+        bounded = Blocks(taken.first, taken.last, taken.group, np.concatenate(parts))
+        # NaN compares false, so that it refutes nothing.
+        left_open = bounded.pick(~(bounded.margin > 0))
+        if not len(left_open):
+            continue
+        middle = (left_open.first + left_open.last) // 2
+        points, _, group = _boxes(setting, middle, middle, left_open.group)
+        unsafe = looks_unsafe(setting.plan.graph, setting.rows, points, group)
+        witness = job.check(points[unsafe], group[unsafe])
+        if witness is not None:
+            return False, witness, visited
+        single = (left_open.first == left_open.last).all(axis=1)
+        lost |= bool(single.any())
+        left = left.joined(left_open.pick(~single).parts())
+    return not lost, None, visited
 
 
-def _points(job: Job, setting: Setting) -> Iterator[Domains]:
-    """Where the values of a few points stand for the whole region: each of them as a box, in blocks."""
-    stairs = setting.stairs
-    count = math.prod(values.shape[0] for values in stairs.values())
-    if len(stairs) < len(setting.uncertain) or not 1 < count <= POINTS_AT_MOST:
-        return
-    root = setting.root()
-    step = job.memory.rows(setting.plan.largest * 128, 64)
-    for group in range(len(root)):
-        for start in range(0, count, step):
-            numbers = start, min(count, start + step)
-            lower, upper = (every_point(stairs, end[group], *numbers) for end in (root.lower, root.upper))
-            block = root.pick(setting.backend.array(np.full(numbers[1] - numbers[0], group)))
-            yield replace(block, lower=lower, upper=upper)
+def _boxes(setting: Setting, first: np.ndarray, last: np.ndarray, group: np.ndarray) -> tuple[Array, Array, Array]:
+    """The ends ``[N, n]`` of boxes from some stairs to others, and their groups in the setting's library."""
+    own = setting.backend.array(group)
+    lower, upper = setting.lower[own] + 0, setting.upper[own] + 0
+    for position, (entry, values) in enumerate(setting.stairs.items()):
+        lower[:, entry] = values[setting.backend.array(first[:, position])]
+        upper[:, entry] = values[setting.backend.array(last[:, position])]
+    return lower, upper, own
+
+
+@np.errstate(all="ignore")
+def _bounded(setting: Setting, blocks: Blocks) -> np.ndarray:
+    """A lower bound ``[N]`` of what separates each box from every clause of its group."""
+    return to_numpy(_margins(setting, *_boxes(setting, blocks.first, blocks.last, blocks.group)))
+
+
+def _margins(setting: Setting, lower: Array, upper: Array, group: Array) -> Array:
+    """The same for boxes ``[N, n]``; minus infinity where an operator may have no value."""
+    xp = array_namespace(lower)
+    graph, rows = setting.plan.graph, setting.rows.of(group)
+    shape = graph.nodes[graph.inputs[0]].shape
+    try:
+        low, high = interval_bounds(graph, lower.reshape(-1, *shape), upper.reshape(-1, *shape))[graph.outputs[0]]
+    except UndefinedOnRegion as error:
+        margins = xp.full_like(lower[:, 0], -xp.inf)
+        defined = xp.nonzero(~undefined_boxes(error, group))[0]
+        if defined.shape[0]:
+            margins[defined] = _margins(setting, lower[defined], upper[defined], group[defined])
+        return margins
+    strongest = rows.strongest(output_rows(low, high, rows.rows, rows.offsets))
+    return xp.min(xp.where(rows.clauses, strongest, xp.inf), axis=1)

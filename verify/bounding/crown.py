@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .plan import Plan
     from .workers import Workers
 
-__all__ = ["LinearBound", "Relaxed", "allowance", "relax", "row_bounds"]
+__all__ = ["LinearBound", "Relaxed", "allowance", "output_rows", "relax", "row_bounds"]
 
 
 def relax(
@@ -149,7 +149,7 @@ def in_chunks(
                 for name in ("coefficients", "constant", "lower", "magnitude")
             )
         )
-    better = xp.maximum(whole.lower, _output_rows(state.intervals[state.plan.output], rows, offsets))
+    better = xp.maximum(whole.lower, output_rows(*state.intervals[state.plan.output], rows, offsets))
     # Where the lines' arithmetic failed, nothing is claimed.
     return replace(whole, lower=xp.where(abs(whole.lower) < xp.inf, better, whole.lower))
 
@@ -174,15 +174,18 @@ def _output_size(output: Interval, rows: Array, offsets: Array) -> Array:
 
 
 @np.errstate(invalid="ignore", over="ignore")
-def _output_rows(output: Interval, rows: Array, offsets: Array) -> Array:
-    """Lower bounds ``[B or 1, S]`` of the rows from the output's interval alone.
+def output_rows(low: Array, high: Array, rows: Array, offsets: Array) -> Array:
+    """Lower bounds ``[B or 1, S]`` of ``rows y - offsets`` from the output's interval ``[B or 1, *shape]`` alone.
+
+    rows ``[B or 1, S, m]``, offsets ``[B or 1, S]``; a padding row (infinite offset) has the bound minus infinity.
 
     Linear relaxations lose the range of a bounded function (a sigmoid's line may pass 1), and properties ask for just
     that: ML4ACOPF's clauses are 1e-6 away from it.
     """
     xp = array_namespace(rows)
-    low, high = (end.reshape(end.shape[0], -1) for end in output)
+    size = _output_size((low, high), rows, offsets)
+    low, high = (end.reshape(end.shape[0], -1) for end in (low, high))
     least = _product(xp.clip(rows, 0, None), low) + _product(xp.clip(rows, None, 0), high) - offsets
-    least = least - rounding(rows) * _output_size(output, rows, offsets)
+    least = least - rounding(rows) * size
     # Unbounded outputs (also times zero) and padding rows say nothing.
     return xp.where(abs(least) < xp.inf, least, -xp.inf)

@@ -224,19 +224,37 @@ def _scatter_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
     """
     ends = same_batch([end for pair in intervals for end in pair])
     xp = array_namespace(ends[0])
-    low, high, first, last, low_update, high_update = ends
-    if bool(xp.all(first == last)):
+    first, last = ends[2:4]
+    known = xp.all((first == last).reshape(first.shape[0], -1), axis=1)
+    if bool(xp.all(known)):
+        low, high, _, _, low_update, high_update = ends
         return _scatter(node, [low, first, low_update]), _scatter(node, [high, first, high_update])
+    if not bool(xp.any(known)):
+        return _scatter_widened(node, ends)
+    # Where positions are known, all updates are made at once.
+    chosen = [xp.nonzero(known)[0], xp.nonzero(~known)[0]]
+    split = [[end[index] for end in ends] for index in chosen]
+    parts = [_scatter_interval(node, list(zip(part[::2], part[1::2], strict=True))) for part in split]
+    order = xp.argsort(xp.concat(chosen))
+    low, high = (xp.concat(pair)[order] for pair in zip(*parts, strict=True))
+    return low, high
+
+
+def _scatter_widened(node: Node, ends: Sequence[Array]) -> Interval:
+    """Bounds where positions may be uncertain; ends are those of data, indices and updates in turn."""
+    xp = array_namespace(ends[0])
     extents, count, rest = _gather_layout(node)
-    low, high = (end.reshape(-1, count, rest) for end in (low, high))
-    first, last = (end.reshape(end.shape[0], -1, len(extents)) for end in (first, last))
-    low_update, high_update = (end.reshape(end.shape[0], -1, rest) for end in (low_update, high_update))
+    low, high = (end.reshape(-1, count, rest) + 0 for end in ends[:2])
+    first, last = (end.reshape(end.shape[0], -1, len(extents)) for end in ends[2:4])
+    low_update, high_update = (end.reshape(end.shape[0], -1, rest) for end in ends[4:])
     for place in range(first.shape[1]):
-        possible = _possible_positions(first, last, place, extents, False)[:, :, None]
+        possible = _possible_positions(first, last, place, extents, False)
+        reached = xp.nonzero(xp.any(possible, axis=0))[0]
+        possible = possible[:, reached, None]
         certain = possible & xp.all(first[:, place] == last[:, place], axis=-1)[:, None, None]
-        new_low, new_high = low_update[:, place, None], high_update[:, place, None]
-        low = xp.where(certain, new_low, xp.where(possible, xp.minimum(low, new_low), low))
-        high = xp.where(certain, new_high, xp.where(possible, xp.maximum(high, new_high), high))
+        for bound, update, outer in ((low, low_update, xp.minimum), (high, high_update, xp.maximum)):
+            old, new = bound[:, reached], update[:, place, None]
+            bound[:, reached] = xp.where(certain, new, xp.where(possible, outer(old, new), old))
     return low.reshape(-1, *node.shape), high.reshape(-1, *node.shape)
 
 
