@@ -142,7 +142,7 @@ def test_workers_and_batches_agree():
     corners = np.random.default_rng(0).uniform(-1, 1, (20_000, 3))
     least = (output_vector(graph, corners) @ [1.0, -1.0]).min()
     property = property_of(graph, [(lower, upper, [([[1.0, -1.0]], [least - 0.02])])])
-    for options in ({"batch": 1}, {"batch": 16}, {"batch": 64, "workers": 2}, {"batch": 64, "refine": False}):
+    for options in ({"batch": 1}, {"batch": 16}, {"batch": 64, "workers": 2}):
         report, _ = run(graph, property, **options)
         assert report.closed, options
 

@@ -14,7 +14,7 @@ from boundsmith.verify.loading.network import load
 from boundsmith.verify.ops import rule
 from boundsmith.verify.options import Options
 from boundsmith.verify.result import Verdict
-from boundsmith.verify.search.stairs import every_point, find_stairs, part, snap
+from boundsmith.verify.search.stairs import find_stairs, part, snap
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
@@ -55,6 +55,15 @@ def stepped(kind, seed=0, also=False):
     return Graph(tuple(nodes), (0,), (len(nodes) - 1,))
 
 
+def every_point(stairs, lower):
+    """All combinations of the stairs' values ``[P, n]``, in `lower` ``[n]``."""
+    mesh = np.meshgrid(*stairs.values(), indexing="ij")
+    points = np.tile(lower, (mesh[0].size, 1))
+    for entry, values in zip(stairs, mesh, strict=True):
+        points[:, entry] = values.reshape(-1)
+    return points
+
+
 ends = st.tuples(st.floats(-4, 4), st.floats(0, 5)).map(lambda p: (p[0], p[0] + p[1]))
 
 
@@ -73,7 +82,7 @@ def test_every_value_is_taken_on_a_stair(kind, first, second, seed):
         # (The difference of the ends may round a whole stair away.)
         assert len(values) <= (np.ceil(upper) - np.floor(lower))[0, entry] + 1
     count = len(stairs[0]) * len(stairs[1])
-    points = every_point(stairs, lower[0], 0, count)
+    points = every_point(stairs, lower[0])
     assert len(np.unique(points, axis=0)) == count
     known = np.unique(output_vector(graph, points))
     random = np.random.default_rng(seed)
@@ -112,7 +121,7 @@ def test_the_search_splits_between_stairs(kind, gap, device):
     backend = Backend("float64", device)
     lower, upper = np.array([[-2.5, -1.5, 0.3]]), np.array([[3.0, 4.2, 0.3]])
     stairs = find_stairs(backend.graph(graph), *map(backend.array, (lower, upper)), np.array([0, 1]))
-    points = every_point(find_stairs(graph, lower, upper, np.array([0, 1])), lower[0], 0, 56)
+    points = every_point(find_stairs(graph, lower, upper, np.array([0, 1])), lower[0])
     least = output_vector(graph, points).min()
     property = property_of(graph, [(lower[0], upper[0], [([[1.0]], [least + gap])])])
     report, offered = run(graph, property, backend, stairs=stairs)

@@ -50,14 +50,13 @@ ACAS Xu alike, 0 loops)."""
 
 @dataclass(frozen=True)
 class SplitOptions:
-    """batch: boxes a round and worker; workers: threads; refine: CROWN intermediate bounds (else interval ones only);
-    record: tell which clauses were refuted on which boxes (boxes are halved only then, never cut); stairs: inputs of
-    which a few values stand for all (`stairs.find_stairs`; none with `record`); leave_hairs: boxes on which
-    only rounding keeps clauses open (`hairs`) are stuck at once, for a dtype that rounds less."""
+    """batch: boxes a round and worker; workers: threads; record: tell which clauses were refuted on which boxes (boxes
+    are halved only then, never cut); stairs: inputs of which a few values stand for all (`stairs.find_stairs`; none
+    with `record`); leave_hairs: boxes on which only rounding keeps clauses open (`hairs`) are stuck at once, for a dtype
+    that rounds less."""
 
     batch: int = 256
     workers: int = 1
-    refine: bool = True
     record: bool = False
     stairs: Mapping[int, Array] = field(default_factory=dict)
     leave_hairs: bool = False
@@ -197,7 +196,6 @@ class _Rounds:
                 self.plan,
                 domains.lower,
                 domains.upper,
-                refine=self.options.refine,
                 inherited=domains.inherited,
                 deadline=self.deadline,
                 memory=self.memory,

@@ -121,18 +121,6 @@ def _keeps_whole(node: Node) -> bool:
     return bool((abs(to_numpy(node.params["scale"])) == 1.0).all()) if "scale" in node.params else True
 
 
-def every_point(stairs: Mapping[int, Array], lower: Array, start: int, stop: int) -> Array:
-    """Of all combinations of the stairs' values, those with numbers `start` to `stop`, as points ``[P, n]`` that agree
-    with `lower` ``[n]`` elsewhere."""
-    xp = array_namespace(lower)
-    number = xp.arange(start, stop, **options_like(lower))
-    points = xp.broadcast_to(lower[None], (stop - start, lower.shape[0])) + 0
-    for entry, values in stairs.items():
-        points[:, entry] = values[number % values.shape[0]]
-        number = number // values.shape[0]
-    return points
-
-
 def snap(stairs: Mapping[int, Array], lower: Array, upper: Array) -> tuple[Array, Array]:
     """Boxes ``[N, n]`` shrunk to the stairs' values in them; where there is none, the box is empty (lower > upper)."""
     if not stairs:
