@@ -100,6 +100,7 @@ class InputTurns:
             batch=16 * batch if on_device else batch,
             workers=1 if on_device else self._job.threads,
             record=self._job.options.record,
+            light=not self._one_pass,
             leave_hairs=setting.backend.dtype != "float64" and not self._one_pass,
             # The values that stand for a stair differ between dtypes, so boxes of float32 must not be cut to float64's.
             stairs=setting.stairs if setting is self._job.setting and not self._job.options.record else {},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from boundsmith.verify.arrays import Backend
+from boundsmith.verify.arrays import Backend, to_numpy
 from boundsmith.verify.bounding import crown, refine
 from boundsmith.verify.bounding.api import bounds, bounds_of
 from boundsmith.verify.bounding.crown import relax, row_bounds
@@ -320,6 +320,52 @@ def test_forward_lines_bound_every_node_also_where_inputs_are_fixed(kind, dtype,
     for points in samples(lower, upper, 20, seed):
         values = evaluate(exact, [points.astype(np.float64)], range(len(graph.nodes)))
         for value, (low, high) in zip(values, ranges, strict=True):
+            assert (value >= low - 1e-9).all()
+            assert (value <= high + 1e-9).all()
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+@pytest.mark.parametrize("device", [None, "cpu"])
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10_000), largest=st.sampled_from([1e-3, 0.1, 3.0]))
+def test_forward_lines_of_boxes_that_vary_in_different_inputs(kind, device, seed, largest):
+    """Each box has its own inputs that vary, others fixed, and others a unit of float32 wide: these do not count."""
+    backend = Backend("float32", device)
+    graph = backend.graph(GRAPHS[kind](seed))
+    lower, upper = (end.astype(np.float32) for end in boxes(graph, 5, seed, largest))
+    kinds = np.random.default_rng(seed).integers(0, 3, lower.shape)
+    kinds[0, 0] = 0
+    upper = np.where(kinds == 0, upper, np.where(kinds == 1, lower, np.nextafter(lower, np.float32(np.inf))))
+    state = relax(make_plan(graph), backend.array(lower), backend.array(upper))
+    ahead = ForwardLines(state)
+    assert ahead.inputs == (kinds == 0).sum(axis=1).max()
+    ranges = [[to_numpy(end) for end in ahead.range(index)] for index in range(len(graph.nodes))]
+    exact = Backend("float64").graph(Backend("float32").graph(GRAPHS[kind](seed)))
+    for points in samples(lower, upper, 20, seed):
+        values = evaluate(exact, [points.astype(np.float64)], range(len(graph.nodes)))
+        for value, (low, high) in zip(values, ranges, strict=True):
+            assert (value >= low - 1e-9).all()
+            assert (value <= high + 1e-9).all()
+
+
+@pytest.mark.parametrize("activation", ["Relu", "Sigmoid"])
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10_000), varying=st.integers(1, 4))
+def test_light_bounds_are_sound_and_go_backward_only_where_more_inputs_vary(activation, seed, varying):
+    graph = dense((6, 260, 20, 2), seed, activation)
+    lower, upper = boxes(graph, 4, seed, 0.5)
+    fixed = np.stack([np.random.default_rng(seed + k).permutation(6) >= varying for k in range(4)])
+    upper = np.where(fixed, lower, upper)
+    asked = []
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_by_columns", "_by_triples"):
+            own = getattr(refine, name)
+            patch.setattr(refine, name, lambda *args, own=own: (asked.append(1), own(*args)))
+        light = relax(make_plan(graph), lower, upper, light=True)
+    assert bool(asked) is (varying > refine.LINES_ALONE)
+    for points in samples(lower, upper, 20, seed):
+        values = evaluate(graph, [points], range(len(graph.nodes)))
+        for value, (low, high) in zip(values, light.intervals, strict=True):
             assert (value >= low - 1e-9).all()
             assert (value <= high + 1e-9).all()
 

@@ -10,6 +10,7 @@ from boundsmith.specs.property import Box, Clause, NetworkDeclaration, Property,
 from boundsmith.verify.arrays import Backend
 from boundsmith.verify.bounding.plan import make_plan
 from boundsmith.verify.budget import Deadline, MemoryBudget
+from boundsmith.verify.graph import Graph
 from boundsmith.verify.loading.evaluate import output_vector
 from boundsmith.verify.problem import join
 from boundsmith.verify.rows import prepare_rows
@@ -20,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from tests.networks import dense, residual
+from tests.networks import dense, node, residual
 
 
 def property_of(graph, boxes_and_rows):
@@ -237,3 +238,45 @@ def test_an_injected_fault_never_closes(monkeypatch, fault):
         return
     report, _ = run(graph, property, seconds=2.0)
     assert not report.closed
+
+
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 10_000), gap=st.sampled_from([-0.05, -1e-3, 1e-3, 0.05]))
+def test_light_searches_agree(seed, gap):
+    """A wide network of six inputs of which two vary, in float32: the least value on a fine grid, and a gap."""
+    graph = dense((6, 260, 12, 1), seed)
+    rng = np.random.default_rng(seed)
+    lower = rng.normal(size=6)
+    upper = lower.copy()
+    upper[rng.permutation(6)[:2]] += 0.3
+    share = np.stack(np.meshgrid(*[np.linspace(0, 1, 41)] * 2), axis=-1).reshape(-1, 2)
+    points = np.tile(lower, (len(share), 1))
+    points[:, upper > lower] += 0.3 * share
+    least = float(output_vector(graph, points).min())
+    # Between points of the grid the network may be a little lower.
+    offset = least + gap if gap > 0 else least + gap - 0.02
+    property = property_of(graph, [(lower, upper, [([[1.0]], [offset])])])
+    report, offered = run(graph, property, Backend("float32"), light=True, leave_hairs=True)
+    assert report.closed is (gap < 0)
+    assert bool(offered) is (gap > 0)
+
+
+@pytest.mark.parametrize("leave", [True, False])
+def test_boxes_that_only_rounding_keeps_open_are_left(leave):
+    """``sigmoid(1 + x / 1000) - sigmoid(1) > -1e-7`` on [0, 1]: float32 knows it to 1e-6 only, in parts of any size."""
+    nodes = (
+        node("x", "Input", (), (1,)),
+        node("small", "Scale", (0,), (1,), {"scale": np.full(1, 1e-3)}),
+        node("first", "Scale", (1,), (1,), {"shift": np.ones(1)}),
+        node("one", "Sigmoid", (2,), (1,)),
+        node("other", "Constant", (), (1,), {"value": 1 / (1 + np.exp(-np.ones(1)))}),
+        node("y", "Add", (3, 4), (1,), signs=(1, -1)),
+    )
+    graph = Graph(nodes, (0,), (5,))
+    property = property_of(graph, [([0.0], [1.0], [([[1.0]], [-1e-7])])])
+    report, offered = run(graph, property, Backend("float32"), seconds=1.0, leave_hairs=leave)
+    assert not report.closed
+    assert not offered
+    assert (report.visited < 30) is leave
+    assert bool(report.stuck) or not leave
+    assert run(graph, property, Backend("float64"))[0].closed

@@ -45,14 +45,15 @@ def relax(
     memory: MemoryBudget | None = None,
     workers: Workers | None = None,
     started: Relaxed | None = None,
+    light: bool = False,
 ) -> Relaxed:
     """Relax the graph on boxes ``[B, n]``.
 
-    With `refine`, targets get backward bounds (CROWN); without, interval bounds only (CROWN-IBP). `inherited` are
-    bounds ``[B, size]`` of targets known from before, by node index. Raises `TimeUp` when the deadline passes and
-    `UndefinedOnRegion` with its `partial` relaxation. Rows are shared among the threads of `workers`, if given.
-    `started` (of the same plan and boxes, perhaps empty) is continued in place, so that work which a deadline cut short
-    is not lost.
+    With `refine`, targets get backward bounds (CROWN), or, if `light` and very few inputs vary, perhaps forward ones;
+    without, interval bounds only (CROWN-IBP). `inherited` are bounds ``[B, size]`` of targets known from before, by
+    node index. Raises `TimeUp` when the deadline passes and `UndefinedOnRegion` with its `partial` relaxation. Rows are
+    shared among the threads of `workers`, if given. `started` (of the same plan and boxes, perhaps empty) is continued
+    in place, so that work which a deadline cut short is not lost.
     """
     nodes = plan.graph.nodes
     shape = nodes[plan.input].shape
@@ -84,7 +85,7 @@ def relax(
                 state.intervals[index] = intersect(state.intervals[index], (known[0], known[1]))
             if refine:
                 deadline.check()
-                refine_target(state, plan.targets[index], passes, ahead, deadline, budget, workers)
+                refine_target(state, plan.targets[index], passes, ahead, deadline, budget, workers, light)
     return state
 
 

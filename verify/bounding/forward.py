@@ -8,7 +8,7 @@ Analysis for Scalable Certified Robustness and Beyond".) The result is looser th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..arrays import array_namespace, options_like
@@ -67,8 +67,9 @@ def forward_bounds(plan: Plan, lower: Array, upper: Array) -> list[Interval]:
 class ForwardLines:
     """Forward lines of the nodes of a relaxation under way, made as far as they are asked for.
 
-    Lines are about the inputs that vary on some box: the others count as constants. What backward bounds have found
-    (`state.intervals`) goes into them.
+    Lines are about the inputs that vary on their box (by more than rounding), which may be others on each: the k-th
+    coefficient is that of the box's k-th varying input, and the others count as constants. What backward bounds have
+    found (`state.intervals`) goes into them.
 
     useful   for the caller to note that further lines are not worth their time.
     """
@@ -76,19 +77,25 @@ class ForwardLines:
     def __init__(self, state: Relaxed) -> None:
         xp = array_namespace(state.lower)
         self._state = state
-        self._varying = xp.nonzero(xp.any(state.upper > state.lower, axis=0))[0]
+        # Numbers that the dtype does not have, of inputs that are fixed, make no input vary.
+        width = abs(state.lower) + abs(state.upper)
+        self._varies = varies = state.upper - state.lower > rounding(state.lower) * width
+        count = int(xp.max(xp.sum(xp.astype(varies, xp.int64), axis=1)))
+        # Stable, so that varying inputs come first and in order; where there are fewer, fixed ones fill up.
+        self._slots = xp.argsort(xp.astype(~varies, xp.int64), axis=1, stable=True)[:, :count]
         self._lines: list[Affine] = []
         self.useful = True
 
     @property
     def inputs(self) -> int:
-        """How many inputs vary."""
-        return int(self._varying.shape[0])
+        """How many inputs vary at most on a box."""
+        return int(self._slots.shape[1])
 
     def range(self, index: int) -> Interval:
         """Bounds ``[B, *shape]`` of a node whose interval is known, by its lines alone; never NaN."""
+        xp = array_namespace(self._state.lower)
         state, nodes = self._state, self._state.plan.graph.nodes
-        lower, upper = state.lower[:, self._varying], state.upper[:, self._varying]
+        lower, upper = (xp.take_along_axis(end, self._slots, axis=1) for end in (state.lower, state.upper))
         for position in range(len(self._lines), index + 1):
             node = nodes[position]
             if node.op == "Input":
@@ -101,11 +108,15 @@ class ForwardLines:
 
     def _start(self, node: Node) -> Affine:
         """The input itself: lines of slope one in what varies, constants elsewhere."""
-        xp = array_namespace(self._state.lower)
-        whole = _identity(self._state.lower, self._state.upper, node, self._varying)
-        fixed = xp.all(self._state.lower == self._state.upper, axis=0)
-        constant = xp.where(fixed, self._state.lower, 0.0).reshape(whole.terms.shape)
-        return replace(whole, lower_constant=constant, upper_constant=constant)
+        lower, upper = self._state.lower, self._state.upper
+        xp = array_namespace(lower)
+        varies = self._varies
+        places = xp.arange(lower.shape[1], **options_like(lower))
+        own = (places == self._slots[:, :, None]) & varies[:, None, :]
+        coefficients = xp.astype(own, lower.dtype).reshape(*own.shape[:2], *node.shape)
+        low, high = (xp.where(varies, 0.0, end).reshape(-1, *node.shape) for end in (lower, upper))
+        terms = xp.maximum(abs(lower), abs(upper)).reshape(-1, *node.shape)
+        return Affine(coefficients, low, coefficients, high, terms)
 
 
 @quiet
@@ -136,15 +147,14 @@ def _settled(line: Affine, interval: Interval) -> Affine:
     return Affine(sides[0][0], sides[0][1], sides[1][0], sides[1][1], terms)
 
 
-def _identity(lower: Array, upper: Array, node: Node, index: Array | None = None) -> Affine:
-    """Slope one in the inputs at `index` (None: all), zero in the others."""
+def _identity(lower: Array, upper: Array, node: Node) -> Affine:
+    """Slope one in each input."""
     xp = array_namespace(lower)
     batch, size = lower.shape
-    index = xp.arange(size, **options_like(lower)) if index is None else index
-    count = index.shape[0]
-    unit = zeros_like_shape((count, size), lower)
-    unit[xp.arange(count, **options_like(lower)), index] = 1
-    coefficients = xp.broadcast_to(unit[None], (batch, count, size)).reshape(batch, count, *node.shape)
+    unit = zeros_like_shape((size, size), lower)
+    places = xp.arange(size, **options_like(lower))
+    unit[places, places] = 1
+    coefficients = xp.broadcast_to(unit[None], (batch, size, size)).reshape(batch, size, *node.shape)
     zero = zeros_like_shape((batch, *node.shape), lower)
     return Affine(
         coefficients, zero, coefficients, zero, xp.maximum(abs(lower), abs(upper)).reshape(batch, *node.shape)

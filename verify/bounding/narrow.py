@@ -93,6 +93,7 @@ def relax(
     *,
     refine: bool = True,
     inherited: Mapping[int, Interval] | None = None,
+    light: bool = False,
     deadline: Deadline = NEVER,
     memory: MemoryBudget | None = None,
 ) -> Relaxed | Narrowed:
@@ -107,7 +108,9 @@ def relax(
         except UndefinedOnRegion:
             # The general relaxation tells on which boxes, and what a search needs to split them.
             pass
-    return crown.relax(plan, lower, upper, refine=refine, inherited=inherited, deadline=deadline, memory=memory)
+    return crown.relax(
+        plan, lower, upper, refine=refine, inherited=inherited, light=light, deadline=deadline, memory=memory
+    )
 
 
 def row_bounds(

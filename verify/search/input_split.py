@@ -53,13 +53,14 @@ class SplitOptions:
     """batch: boxes a round and worker; workers: threads; record: tell which clauses were refuted on which boxes (boxes
     are halved only then, never cut); stairs: inputs of which a few values stand for all (`stairs.find_stairs`; none
     with `record`); leave_hairs: boxes on which only rounding keeps clauses open (`hairs`) are stuck at once, for a dtype
-    that rounds less."""
+    that rounds less; light: intermediate bounds may be cheap ones where more boxes cost less than tighter bounds."""
 
     batch: int = 256
     workers: int = 1
     record: bool = False
     stairs: Mapping[int, Array] = field(default_factory=dict)
     leave_hairs: bool = False
+    light: bool = False
 
 
 @dataclass
@@ -197,6 +198,7 @@ class _Rounds:
                 domains.lower,
                 domains.upper,
                 inherited=domains.inherited,
+                light=self.options.light,
                 deadline=self.deadline,
                 memory=self.memory,
             )
