@@ -61,7 +61,7 @@ seconds instead of 24)."""
 FORWARD_WHILE = 0.1
 """Share of the undecided entries that forward lines must decide to be asked again: they only get looser."""
 
-LINES_ALONE = 3
+LINES_ALONE = 4
 """Varying inputs of a box up to which a search that splits inputs does with forward lines: halving the box costs less
 than backward bounds of what they leave undecided (nn4sys, 500 cardinalities: 852 splits in 2 CPU seconds, with backward
 bounds 796 in 6)."""

@@ -74,8 +74,8 @@ def open_root(
     started: Relaxed | None = None,
 ) -> Root:
     """Bound every clause on every box ``[G, n]`` and prepare the search of those left open; `points` as for
-    `make_layout`, `inputs` as for `with_inputs`, `started` as for `relax`. With `leave_hairs`, clauses that CROWN bounds
-    leave open for rounding alone (`hairs`) are set aside. Raises `TimeUp` and `UndefinedOnRegion`.
+    `make_layout`, `inputs` as for `with_inputs`, `started` as for `relax`. With `leave_hairs`, clauses that CROWN
+    bounds leave open for rounding alone (`hairs`) are set aside. Raises `TimeUp` and `UndefinedOnRegion`.
 
     With a record, inputs are not split (a checker would have to renew bounds in every box), all clauses take part from
     the start and no neuron is left out, so that all is about one root.

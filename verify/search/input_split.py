@@ -52,8 +52,9 @@ ACAS Xu alike, 0 loops)."""
 class SplitOptions:
     """batch: boxes a round and worker; workers: threads; record: tell which clauses were refuted on which boxes (boxes
     are halved only then, never cut); stairs: inputs of which a few values stand for all (`stairs.find_stairs`; none
-    with `record`); leave_hairs: boxes on which only rounding keeps clauses open (`hairs`) are stuck at once, for a dtype
-    that rounds less; light: intermediate bounds may be cheap ones where more boxes cost less than tighter bounds."""
+    with `record`); leave_hairs: boxes on which only rounding keeps clauses open (`hairs`) are stuck at once, for a
+    dtype that rounds less; light: intermediate bounds may be cheap ones where more boxes cost less than tighter
+    bounds."""
 
     batch: int = 256
     workers: int = 1
