@@ -14,7 +14,7 @@ from boundsmith.verify.graph import Graph
 from boundsmith.verify.loading.evaluate import output_vector
 from boundsmith.verify.problem import join
 from boundsmith.verify.rows import prepare_rows
-from boundsmith.verify.search import input_split
+from boundsmith.verify.search import hairs, input_split
 from boundsmith.verify.search.domains import Domains, Pool
 from boundsmith.verify.search.input_split import SplitOptions, search
 from hypothesis import given, settings
@@ -261,9 +261,15 @@ def test_light_searches_agree(seed, gap):
     assert bool(offered) is (gap > 0)
 
 
-@pytest.mark.parametrize("leave", [True, False])
-def test_boxes_that_only_rounding_keeps_open_are_left(leave):
-    """``sigmoid(1 + x / 1000) - sigmoid(1) > -1e-7`` on [0, 1]: float32 knows it to 1e-6 only, in parts of any size."""
+@pytest.mark.parametrize("by", ["the allowance", "the centre", "nothing"])
+def test_boxes_that_only_rounding_keeps_open_are_left(monkeypatch, by):
+    """``sigmoid(1 + x / 1000) - sigmoid(1) > -1e-7`` on [0, 1]: float32 knows it to 1e-6 only, in parts of any size,
+    which the bounds' allowance tells and the bounds at the boxes' centres."""
+    if by != "the allowance":
+        monkeypatch.setattr(hairs, "HAIR", 0.0)
+    if by != "the centre":
+        monkeypatch.setattr(input_split, "SLOW", float("inf"))
+    leave = by != "nothing"
     nodes = (
         node("x", "Input", (), (1,)),
         node("small", "Scale", (0,), (1,), {"scale": np.full(1, 1e-3)}),
@@ -274,7 +280,7 @@ def test_boxes_that_only_rounding_keeps_open_are_left(leave):
     )
     graph = Graph(nodes, (0,), (5,))
     property = property_of(graph, [([0.0], [1.0], [([[1.0]], [-1e-7])])])
-    report, offered = run(graph, property, Backend("float32"), seconds=1.0, leave_hairs=leave)
+    report, offered = run(graph, property, Backend("float32"), seconds=1.0, leave_hairs=True)
     assert not report.closed
     assert not offered
     assert (report.visited < 30) is leave

@@ -47,6 +47,10 @@ HIDDEN_SHARE = 0.3
 """Share of the largest coefficient that every input is credited with when choosing where to split (0.01 to 1 solve
 ACAS Xu alike, 0 loops)."""
 
+SLOW = 0.9
+"""Where a box's bound is still short by this share of what its parent's was, it is asked whether rounding is the cause
+(a difference of two sigmoids that is 1e-5 at least: nn4sys, dual cardinalities)."""
+
 
 @dataclass(frozen=True)
 class SplitOptions:
@@ -261,6 +265,8 @@ class _Rounds:
         hairs = xp.zeros_like(undecided)
         if options.leave_hairs:
             hairs = undecided & ~xp.any(active & ~nearly_refuted(state, bound, own), axis=1)
+            slow = xp.nonzero(undecided & ~hairs & (margin < SLOW * domains.margin))[0]
+            hairs[slow] = self._rounded_away(domains.pick(slow), active[slow])
         renewed = replace(domains, active=active, margin=margin, inherited={})
         close = renewed.pick(xp.nonzero(hairs)[0])
         survivors = xp.nonzero(undecided & ~hairs)[0]
@@ -282,6 +288,23 @@ class _Rounds:
             return _Outcome(left, concatenate([left, close]), points, groups, refuted)
         children, stuck = _split(left, _scores(left, kept, own), options.stairs)
         return _Outcome(children, concatenate([stuck, close]), points, groups, refuted)
+
+    def _rounded_away(self, domains: Domains, active: Array) -> Array:
+        """On which of the boxes no split can refute the active clauses ``[N, K]`` in this dtype, bool ``[N]``: where
+        their bounds at the centre alone are not positive, although it looks safe."""
+        xp = array_namespace(domains.lower)
+        nothing = xp.zeros_like(domains.margin, dtype=xp.bool)
+        if not len(domains):
+            return nothing
+        centre = 0.5 * domains.lower + 0.5 * domains.upper
+        own = self.rows.of(domains.group)
+        try:
+            state = relax(self.plan, centre, centre, refine=False, deadline=self.deadline, memory=self.memory)
+        except UndefinedOnRegion:
+            return nothing
+        bound = row_bounds(state, own.rows, own.offsets, memory=self.memory, deadline=self.deadline)
+        open_ = xp.any(active & ~(own.strongest(bound.lower) > 0), axis=1)
+        return open_ & ~looks_unsafe(self.plan.graph, self.rows, centre, domains.group)
 
 
 def _targets(state: Relaxed | Narrowed, index: Array) -> dict[int, Interval]:
