@@ -68,6 +68,16 @@ def test_the_order_is_the_same(tmp_path, seed, shape):
     np.testing.assert_array_equal(*(np.argsort(values, axis=2) for values in grouped))
 
 
+def test_the_order_of_many_is_the_same(tmp_path):
+    """Forty scores have too many differences to be written with them."""
+    file = softmax_file(tmp_path / "net.onnx", np.random.default_rng(0).normal(size=(40, 3)), (1, 40))
+    graph, attacked = looked_at(file, [(difference(40, 3, 39), [0.0])], 40)
+    assert not any(node.op in ("Exp", "LogSoftmax") for node in attacked.nodes)
+    points = np.random.default_rng(1).uniform(-1, 1, (50, 3))
+    order = [np.argsort(output_vector(which, points), axis=1) for which in (attacked, graph)]
+    np.testing.assert_array_equal(*order)
+
+
 @pytest.mark.parametrize(
     ("rows", "offset"),
     [

@@ -38,8 +38,38 @@ def before_softmax(graph: Graph, rows: Rows) -> Graph:
 
 
 def _softmax(nodes: tuple[Node, ...], index: int) -> tuple[int, np.ndarray] | None:
-    """The node that a softmax as the importers write it reads, ``1 / (1 + sum_(j != i) exp(x_j - x_i))``, and which of
-    its entries, an array with one row for each softmax; None for anything else."""
+    """The node that a softmax as the importers write it reads (see `loading.lowering_softmax`) and which of its
+    entries, an array with one row for each softmax; None for anything else."""
+    node = nodes[index]
+    if node.op == "Same":
+        return _by_differences(nodes, node.inputs[1])
+    if node.op == "Sigmoid":
+        return _of_two(nodes, node.inputs[0])
+    if node.op == "Exp" and nodes[node.inputs[0]].op == "Same":
+        return _by_logarithm(nodes, nodes[node.inputs[0]].inputs[1])
+    return None
+
+
+def _of_two(nodes: tuple[Node, ...], index: int) -> tuple[int, np.ndarray] | None:
+    """``x_i - x_j`` and its opposite, side by side."""
+    node = nodes[index]
+    if node.op != "Add" or len(node.inputs) != 2 or node.attributes["signs"] != (1, -1) or node.size % 2:
+        return None
+    (source, own), (other_source, other) = (_origin(nodes, position) for position in node.inputs)
+    entries = own.reshape(-1, 2)
+    same = source == other_source and (other.reshape(-1, 2) == entries[:, ::-1]).all()
+    return (source, entries) if same and entries.min() >= 0 else None
+
+
+def _by_logarithm(nodes: tuple[Node, ...], index: int) -> tuple[int, np.ndarray] | None:
+    node = nodes[index]
+    if node.op != "LogSoftmax" or node.attributes["axis"] not in (-1, len(node.shape) - 1):
+        return None
+    return node.inputs[0], np.arange(node.size).reshape(-1, node.shape[-1])
+
+
+def _by_differences(nodes: tuple[Node, ...], index: int) -> tuple[int, np.ndarray] | None:
+    """``1 / (1 + sum_(j != i) exp(x_j - x_i))``."""
     chain = []
     for op in (("Reciprocal",), ("Scale",), ("Sum", "Reshape"), ("Exp",), ("Add",)):
         node = nodes[index]

@@ -5,7 +5,8 @@ A bound is a sum over relaxed entries, coefficient times line. Splitting an entr
 lines of the nodes that read it and nothing else, so a child's gain is what its own lines add where the child's minimum
 may lie, with all coefficients as they were. The child in which the parent's minimiser lies keeps that minimiser; the
 other one is pushed to the point of the split, the nearest it may come to it. For a ReLU split at its kink these are
-the two parts of what BaBSR scores, its cost at the minimiser and its intercept.
+the two parts of what BaBSR scores, its cost at the minimiser and its intercept; with the same weights, too, where the
+entry has kinks.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..arrays import array_namespace
-from ..bounding.relaxed import follow
+from ..bounding.relaxed import WORST_SHARE, follow
 from ..ops import rule
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from ..ops.rule import Interval
 
 PUSHED_SHARE = 1.0
-"""Weight of what the child gains that the parent's minimiser is pushed out of, beside the other's (MNIST 4x100, GELU:
-two images in 3 seconds instead of more than 8 with 4 or 10; sigmoid: 3.0 with 1, 2.6 with 10)."""
+"""Weight of what the child of a curved entry gains that the parent's minimiser is pushed out of, beside the other's
+(MNIST 4x100, GELU: two images in 3 seconds instead of more than 8 with 4 or 10; sigmoid: 3.0 with 1, 2.6 with 10)."""
 
 
 @np.errstate(all="ignore")
@@ -56,7 +57,7 @@ def gain(ascent: Ascent, position: int, own: Observed, which: int, point: Array)
         promised.append(child - xp.where(kept, here, there))
     first, second = (xp.clip(xp.where(xp.isfinite(x), x, 0.0), 0.0, None) for x in promised)
     kept, pushed = xp.where(below, first, second), xp.where(below, second, first)
-    return kept + PUSHED_SHARE * pushed
+    return kept + (PUSHED_SHARE if rule(node.op).curved else WORST_SHARE) * pushed
 
 
 def touching(node: Node, intervals: list[Interval], at: list[Array]) -> Array | None:
