@@ -223,3 +223,17 @@ def test_of_curved_entries_only_the_best_are_tightened(monkeypatch):
     assert changed(every).sum() > 2
     assert not changed(some)[~best].any()
     assert (some.low <= every.high).all()
+
+
+def test_rows_bounded_together_fit_the_budget_with_all_the_lines_to_choose_from():
+    """Bounds are renewed of so many rows at once that their families, a copy for each row, fit into the memory."""
+    graph = dense((2, 64, 64, 2), 0, "Tanh")
+    problem = problem_at(graph, 0, -0.5)
+    search = search_of(problem)
+    root = open_root(search.plan, search.rows, search.lower, search.upper, NEVER, search.memory)
+    families = root.layout.bounds(root.pool.pop(1)).families(search.plan.output)
+    sides = [side for family in families.values() for side in (family.lower, family.upper)]
+    needed = sum(x.nbytes for side in sides for x in (*side.knots.slopes, side.knots.intercepts))
+    budget = 200 * needed
+    search.memory = replace(search.memory, bytes=budget)
+    assert 1 < search._options(root.layout).rows * needed <= budget / 2

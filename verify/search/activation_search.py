@@ -13,8 +13,10 @@ import numpy as np
 
 from ..arrays import Backend, out_of_memory_errors, to_numpy
 from ..bounding.backward import Relaxed
+from ..bounding.families import KNOTS
 from ..budget import TimeUp
 from ..errors import UndefinedOnRegion
+from ..ops import rule
 from .activation_root import Root, open_root
 from .activation_split import BranchOptions, BranchReport, mixture_of, search
 from .box_slots import INPUTS_AT_MOST
@@ -249,8 +251,10 @@ class ActivationSearch:
         """Batches that keep a pass's arrays near the cache on a CPU, and within the memory budget."""
         nodes = layout.base.plan.graph.nodes
         size = sum(node.size for node in nodes if node.op != "Constant")
-        per_row = 16 * size * self.lower.dtype.itemsize
         on_device = not isinstance(self.lower, np.ndarray)
+        # Lines to choose from, of both sides, and a copy of them for every row.
+        knots = sum((len(node.inputs) + 1) * node.size for node in nodes if rule(node.op).curved)
+        per_row = (16 * size + 4 * KNOTS * knots) * self.lower.dtype.itemsize * (1 if on_device else self.workers)
         batch = self.memory.rows(per_row, 8192 if on_device else max(16, min(256, 1_000_000 // size)))
         kinked = sum(block.stop - block.start for block in layout.slots if block.kinks is not None)
         curved = sum(block.stop - block.start for block in layout.bound if block.kinks is None)
