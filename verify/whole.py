@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -20,11 +19,13 @@ from .bounding.crown import output_rows
 from .bounding.interval import interval_bounds
 from .errors import UndefinedOnRegion
 from .search.input_split import looks_unsafe
-from .search.rounds import on_threads, pieces
+from .search.rounds import on_threads, pieces, threads
 from .search.undefined import undefined_boxes
 from .setting import Setting
 
 if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
     from .graph import Array
     from .result import Witness
     from .setting import Job
@@ -98,12 +99,8 @@ def search_on_stairs(job: Job) -> tuple[bool, Witness | None]:
     if len(setting.stairs) < len(setting.uncertain) or not 1 < count <= POINTS_AT_MOST:
         return False, None
     started = time.monotonic()
-    executor = ThreadPoolExecutor(job.threads) if job.threads > 1 else None
-    try:
+    with threads(job.threads) as executor:
         closed, witness, visited = _search(job, setting, executor)
-    finally:
-        if executor is not None:
-            executor.shutdown(wait=True, cancel_futures=True)
     job.log.phase("whole numbers", started, visited)
     job.log.count("domains", visited)
     return closed, witness

@@ -38,24 +38,6 @@ SEARCHES = {
 METHODS = ("ibp", "crown", "alpha-crown", *SEARCHES)
 
 
-class CpuDeadline(Deadline):
-    """A deadline in seconds that this process computes (`time.process_time`): other processes take nothing off it."""
-
-    @classmethod
-    def after(cls, seconds: float, start: float | None = None) -> CpuDeadline:
-        """The deadline `seconds` after `start` (a `time.process_time` reading; default now)."""
-        return cls((time.process_time() if start is None else start) + seconds)
-
-    @property
-    def remaining(self) -> float:
-        """Seconds left; negative once passed."""
-        return self.at - time.process_time()
-
-    def sooner(self, seconds: float) -> CpuDeadline:
-        """The earlier of this deadline and `seconds` from now."""
-        return CpuDeadline(min(self.at, time.process_time() + seconds))
-
-
 @dataclass(frozen=True)
 class Outcome:
     """What a method found: proved, witness or open, and the domains it visited (0 for bounds alone)."""
@@ -90,7 +72,14 @@ class Task:
             relaxed = relax(self.plan, lower, upper)
             least = row_bounds(relaxed, rows[None], np.zeros_like(rows[None, :, 0])).lower
         elif method == "alpha-crown":
-            least = alpha_crown(self.plan, lower, upper, rows, deadline=CpuDeadline.after(seconds), memory=self.memory)
+            least = alpha_crown(
+                self.plan,
+                lower,
+                upper,
+                rows,
+                deadline=Deadline.after(seconds, clock=time.process_time),
+                memory=self.memory,
+            )
         else:
             raise ValueError(f"no method is called {method!r}; choose one of {', '.join(METHODS)}")
         return Outcome("proved" if bool(np.all(least > 0)) else "open", 0)
@@ -108,7 +97,7 @@ class Task:
             wrong = np.nonzero((self.scores(points) @ rows.T <= 0).any(axis=1))[0]
             return points[wrong[0]] if len(wrong) else None
 
-        deadline = CpuDeadline.after(seconds)
+        deadline = Deadline.after(seconds, clock=time.process_time)
         if method == "attack":
             options = AttackOptions(restarts=10, steps=50)
             found = attack(self.plan.graph, prepared, lower, upper, options, 0, deadline, check, chunk=128)

@@ -48,7 +48,7 @@ TIGHTEN_EVERY = 2
 
 TIGHTEN_CURVED_TO = 4
 """In networks with many entries that no number of splits decides, bounds are renewed after each of so many splits of a
-domain, and then no more: early ones pay for all that follow (MNIST 4x100, sigmoid: 0.8 seconds instead of more than 6,
+domain, and then no more: early ones pay for all that follow (MNIST 4x100, sigmoid: 0.9 seconds instead of more than 6,
 sine: 2.2 instead of 3.8; renewed at every sixth split, 3.5 and more than 6)."""
 
 CURVED_ITERATIONS = 3
@@ -72,7 +72,8 @@ class ActivationSearch:
     learn clauses from closed domains (not while a proof is recorded); see `Options.cuts`. `undefined` names an operator
     that may have no value on a box: nothing can be done then. points and score: where and by what entries are split,
     see `make_layout` and `branching.scores`. inputs: up to how many varying inputs these are split, too (0: never); see
-    `box_slots`. started: the bounds of a root that a deadline cut short.
+    `box_slots`. renew: whether domains' bounds may be renewed at all. started: the bounds of a root that a deadline cut
+    short.
     """
 
     plan: Plan

@@ -8,7 +8,6 @@ splits cut them and, in networks with few undecided entries, where `tightening` 
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,7 @@ from .branches import Branches, BranchPool, join, split
 from .branching import ascent_of, contenders, scores, split_points, still_open
 from .cuts import Conflicts, Cuts, Phases, shortened
 from .hairs import HAIR
-from .rounds import on_threads, pieces
+from .rounds import on_threads, pieces, threads
 from .tightening import tighten
 from .trials import filtered, fixed
 
@@ -124,9 +123,8 @@ def search(
         raise ValueError("a search that records its closed domains cannot use cuts")
     report = BranchReport()
     phases = None if cuts is None else cuts.phases
-    executor = ThreadPoolExecutor(options.workers) if options.workers > 1 else None
     batch = options.batch
-    try:
+    with threads(options.workers) as executor:
         while len(pool):
             if deadline.passed:
                 return report
@@ -167,9 +165,6 @@ def search(
                     report.witness = check(outcome.points, outcome.groups)
                     if report.witness is not None:
                         return report
-    finally:
-        if executor is not None:
-            executor.shutdown(wait=True, cancel_futures=True)
     return report
 
 

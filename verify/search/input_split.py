@@ -9,8 +9,8 @@ on it; the problem is `unsat` when no box is left.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from ..loading.evaluate import output_vector
 from .clipping import clip
 from .domains import Domains, Pool, concatenate
 from .hairs import nearly_refuted
-from .rounds import on_threads, pieces
+from .rounds import on_threads, pieces, threads
 from .stairs import part, snap
 from .undefined import split_advice, undefined_boxes
 
@@ -106,44 +106,41 @@ def search(
     With `one_pass`, the pool's boxes are bounded once, and those left open are returned as stuck.
     """
     report = SplitReport()
-    executor = ThreadPoolExecutor(options.workers) if options.workers > 1 else None
     rounds = _Rounds(plan, rows, options, deadline, memory)
     batch = options.batch
     try:
-        while len(pool):
-            taken = pool.pop(batch * options.workers)
-            parts = pieces(taken, options.workers, 16)
-            try:
-                outcomes = [outcome for outcomes in on_threads(executor, rounds.step, parts) for outcome in outcomes]
-            except out_of_memory_errors():
-                pool.push(taken)
-                if batch == 1:
-                    report.exhausted = True
+        with threads(options.workers) as executor:
+            while len(pool):
+                taken = pool.pop(batch * options.workers)
+                parts = pieces(taken, options.workers, 16)
+                try:
+                    outcomes = list(chain.from_iterable(on_threads(executor, rounds.step, parts)))
+                except out_of_memory_errors():
+                    pool.push(taken)
+                    if batch == 1:
+                        report.exhausted = True
+                        return report
+                    batch = max(1, batch // 2)
+                    report.halvings += 1
+                    continue
+                except TimeUp:
+                    pool.push(taken)
+                    break
+                report.visited += len(taken)
+                if one_pass:
+                    outcomes = [
+                        replace(
+                            outcome,
+                            stuck=concatenate([outcome.children, outcome.stuck]),
+                            children=outcome.children.pick(slice(0, 0)),
+                        )
+                        for outcome in outcomes
+                    ]
+                if not _collect(report, pool, outcomes, check):
                     return report
-                batch = max(1, batch // 2)
-                report.halvings += 1
-                continue
-            except TimeUp:
-                pool.push(taken)
-                break
-            report.visited += len(taken)
-            if one_pass:
-                outcomes = [
-                    replace(
-                        outcome,
-                        stuck=concatenate([outcome.children, outcome.stuck]),
-                        children=outcome.children.pick(slice(0, 0)),
-                    )
-                    for outcome in outcomes
-                ]
-            if not _collect(report, pool, outcomes, check):
-                return report
-            deadline.check()
+                deadline.check()
     except TimeUp:
         return report
-    finally:
-        if executor is not None:
-            executor.shutdown(wait=True, cancel_futures=True)
     report.closed = len(pool) == 0 and not report.stuck
     return report
 

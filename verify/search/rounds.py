@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from concurrent.futures import ThreadPoolExecutor
+    from collections.abc import Callable, Iterator
 
 
 def take(blocks: list[Any], count: int) -> list[Any]:
@@ -31,6 +32,20 @@ def pieces(domains: Any, workers: int, fewest: int) -> list[Any]:
         return [domains]
     size = -(-count // workers)
     return [domains.pick(slice(start, min(start + size, count))) for start in range(0, count, size)]
+
+
+@contextmanager
+def threads(workers: int) -> Iterator[ThreadPoolExecutor | None]:
+    """So many threads for `on_threads`, or None if it is one; at the end those at work are waited for, and what has not
+    begun is dropped."""
+    if workers == 1:
+        yield None
+        return
+    executor = ThreadPoolExecutor(workers)
+    try:
+        yield executor
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
 
 
 def on_threads(executor: ThreadPoolExecutor | None, work: Callable[[Any], Any], parts: list[Any]) -> list[Any]:
