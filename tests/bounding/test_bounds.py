@@ -335,7 +335,11 @@ def test_forward_lines_of_boxes_that_vary_in_different_inputs(kind, device, seed
     lower, upper = (end.astype(np.float32) for end in boxes(graph, 5, seed, largest))
     kinds = np.random.default_rng(seed).integers(0, 3, lower.shape)
     kinds[0, 0] = 0
-    upper = np.where(kinds == 0, upper, np.where(kinds == 1, lower, np.nextafter(lower, np.float32(np.inf))))
+    upper = np.where(
+        kinds == 0,
+        np.maximum(upper, lower + np.float32(1e-4)),
+        np.where(kinds == 1, lower, np.nextafter(lower, np.float32(np.inf))),
+    )
     state = relax(make_plan(graph), backend.array(lower), backend.array(upper))
     ahead = ForwardLines(state)
     assert ahead.inputs == (kinds == 0).sum(axis=1).max()

@@ -92,6 +92,40 @@ def test_blocks_rows_and_torch_give_the_same_lines(name, monkeypatch):
         np.testing.assert_allclose(to_numpy(other.intercept), expected.intercept[rows], atol=1e-12)
 
 
+@pytest.mark.parametrize("op", ["Tanh", "Sigmoid", "Sin", "Gelu"])
+@pytest.mark.parametrize("device", [None, "cpu"])
+def test_lines_met_are_those_that_the_signs_choose(op, device):
+    backend = Backend("float64", device)
+    attributes = {"approximate": "none"} if op == "Gelu" else {}
+    y = node("y", op, (0,), (3,), **attributes)
+    lower = np.array([[-2.0, -1.0, 0.3], [-0.5, -3.0, -1.0]])
+    interval = backend.array(lower), backend.array(lower + np.array([[3.0, 2.5, 1.0]]))
+    family = make_family(y, [interval]).rows(backend.array(np.array([1, 0, 1, 1])))
+    rng = np.random.default_rng(0)
+    signs = rng.choice([-1.5, 0.0, 2.0], (4, 3))
+    below, above = (backend.array(rng.random((4, 3))) for _ in range(2))
+    for line in family.met(backend.array(signs), below, above)[:1]:
+        for side, weight, chosen in ((family.lower, below, signs > 0), (family.upper, above, signs < 0)):
+            whole = side.at(weight)
+            for mine, theirs in (
+                (line.slopes[0], whole.slopes[0]),
+                (line.intercept, whole.intercept),
+                (line.changes[0], whole.changes[0]),
+                (line.intercept_change, whole.intercept_change),
+            ):
+                np.testing.assert_allclose(to_numpy(mine)[chosen], to_numpy(theirs)[chosen], atol=1e-14)
+
+
+def test_a_line_that_is_not_free_is_met_as_it_is():
+    """Exp has a chord above and tangents below: only these have knots."""
+    y = node("y", "Exp", (0,), (2,))
+    family = make_family(y, [(np.array([[-1.0, 0.0]]), np.array([[1.0, 2.0]]))])
+    assert family.upper.changes is None
+    lower, upper = family.met(np.array([[1.0, -1.0]]), np.full((1, 2), 0.3), None)
+    np.testing.assert_array_equal(lower.slopes[0], family.lower.at(np.full((1, 2), 0.3)).slopes[0])
+    np.testing.assert_array_equal(upper.slopes[0], family.upper.slopes[0])
+
+
 def test_a_weight_that_is_no_number_makes_a_line_that_is_none():
     _, _, family, _ = family_of("square")
     line = family.lower.at(np.array([[np.nan, 0.5, 2.0]]))

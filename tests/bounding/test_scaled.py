@@ -7,7 +7,7 @@ import pytest
 from boundsmith.verify.bounding.alpha import Ascent, Base, Mixture
 from boundsmith.verify.bounding.crown import relax
 from boundsmith.verify.bounding.plan import make_plan
-from boundsmith.verify.bounding.scaled import ScaledSteps
+from boundsmith.verify.bounding.scaled import ScaledSteps, gain_to_zero
 from boundsmith.verify.loading.evaluate import output_vector
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -47,6 +47,20 @@ def test_bounds_hold_after_any_step(kind, seed, length):
             assert all(weight is None or ((weight >= 0) & (weight <= 1)).all() for weight in pair)
     for points in samples(ascent.base.lower, ascent.base.upper, 30, seed):
         assert (ascent.best <= output_vector(graph, points) + 1e-9).all()
+
+
+@pytest.mark.parametrize("activation", ["Sigmoid", "Sin", "Tanh"])
+def test_bounds_alone_take_the_same_steps(activation):
+    """Only the lines that the coefficients' signs choose are worked out where nothing but bounds is wanted."""
+    for seed in range(5):
+        graph = dense((3, 8, 8, 4), seed, activation=activation)
+        full, alone = (ascent_on(graph, seed, bounds_only=only) for only in (False, True))
+        for step in range(3):
+            for ascent in (full, alone):
+                ascent.evaluate()
+                ascent.improve(*gain_to_zero(ascent.last - 10.0, step))
+            np.testing.assert_allclose(alone.last, full.last, rtol=1e-9)
+        assert (full.best > full.last - 1e-9).all()
 
 
 def test_steps_gain():

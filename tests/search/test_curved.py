@@ -11,9 +11,10 @@ from boundsmith.verify.bounding.alpha import Ascent
 from boundsmith.verify.budget import NEVER, Deadline
 from boundsmith.verify.graph import Graph
 from boundsmith.verify.loading.evaluate import evaluate
-from boundsmith.verify.search import tightening
+from boundsmith.verify.search import activation_split, tightening
 from boundsmith.verify.search.activation_root import open_root
-from boundsmith.verify.search.activation_split import mixture_of
+from boundsmith.verify.search.activation_search import ActivationSearch
+from boundsmith.verify.search.activation_split import far, mixture_of
 from boundsmith.verify.search.branches import split
 from boundsmith.verify.search.branching import ascent_of, scores, split_points
 from boundsmith.verify.search.tightening import tighten
@@ -225,8 +226,8 @@ def test_of_curved_entries_only_the_best_are_tightened(monkeypatch):
     assert (some.low <= every.high).all()
 
 
-def test_rows_bounded_together_fit_the_budget_with_all_the_lines_to_choose_from():
-    """Bounds are renewed of so many rows at once that their families, a copy for each row, fit into the memory."""
+def test_domains_bounded_together_fit_the_budget_with_all_the_lines_to_choose_from():
+    """Rows read the families of their domain, so that only domains need memory for them."""
     graph = dense((2, 64, 64, 2), 0, "Tanh")
     problem = problem_at(graph, 0, -0.5)
     search = search_of(problem)
@@ -234,6 +235,47 @@ def test_rows_bounded_together_fit_the_budget_with_all_the_lines_to_choose_from(
     families = root.layout.bounds(root.pool.pop(1)).families(search.plan.output)
     sides = [side for family in families.values() for side in (family.lower, family.upper)]
     needed = sum(x.nbytes for side in sides for x in (*side.knots.slopes, side.knots.intercepts))
-    budget = 200 * needed
+    budget = 40 * needed
     search.memory = replace(search.memory, bytes=budget)
-    assert 1 < search._options(root.layout).rows * needed <= budget / 2
+    options = search._options(root.layout)
+    assert 1 < options.batch * needed <= budget / 2
+    assert options.rows > options.batch
+    rows = next(iter(families.values())).rows(np.zeros(1000, dtype=np.int64))
+    assert rows.lower.knots.intercepts is next(iter(families.values())).lower.knots.intercepts
+
+
+def test_bounds_are_renewed_where_domains_are_far_from_being_closed():
+    """A domain's splits have gained so much on average; what is missing takes more or less than two more of them."""
+    graph = dense((2, 4, 3, 2), 0, "Tanh")
+    _, domains, _, _ = opened(graph, 0)
+    domains = domains.pick(np.zeros(5, dtype=np.int64))
+    depth = np.array([0, 3, 3, 3, 3])
+    first, bound = np.full(5, -4.0), np.array([-4.0, -1.0, -2.0, -4.0, -np.inf])
+    chosen = far(replace(domains, first=first, bound=bound), depth)
+    # No split yet; 0.33 and 1 a split with 1 and 2 to go; nothing gained; no bound at all.
+    np.testing.assert_array_equal(chosen, [True, False, True, True, True])
+
+
+@pytest.mark.parametrize("to", [0, 1, None])
+def test_the_first_bounds_of_a_domain_stay_with_it(monkeypatch, to):
+    problem = problem_at(dense((2, 6, 6, 2), 3, "Sin", scale=3.0), 3, 0.02)
+    search = search_of(problem)
+    search.inputs = 0
+    seen = []
+
+    def noted(layout, domains, *rest):
+        seen.append(domains)
+        return tighten(layout, domains, *rest)
+
+    monkeypatch.setattr(activation_split, "tighten", noted)
+    options = ActivationSearch._options
+    monkeypatch.setattr(
+        search, "_options", lambda layout: replace(options(search, layout), tighten=1, tighten_to=to, leave_hairs=False)
+    )
+    search.run(Deadline.after(1.0), checker(problem))
+    assert seen
+    for domains in seen:
+        depth = (domains.slot >= 0).sum(axis=1)
+        if to is not None:
+            assert ((depth <= to) | far(domains, depth)).all()
+        assert (domains.first == seen[0].first[0]).all()

@@ -38,7 +38,7 @@ from .parameters import (
     squared_unit,
     starting,
 )
-from .relaxed import Chosen, Observed, carry, change_of, cost_of, follow
+from .relaxed import Chosen, Observed, carry, cost_of, follow, gradients_of
 from .scaled import gain_to_zero
 from .updates import add_at, put, row_squares
 
@@ -60,7 +60,7 @@ class Ascent:
     seeds ``[R, *shape of start]`` and constants ``[R]``, or a `Mixture` over the flat value of `start` instead.
     `evaluate` bounds all rows at the present parameters; `improve` moves the parameters along the gradient of the
     last evaluation; `keep` drops rows. With `bounds_only`, nothing but `best` is kept on the way: no `costs`, no
-    `best_parameters`.
+    `best_parameters`, and of a relaxation's lines none but those that the coefficients' signs choose.
     """
 
     def __init__(
@@ -233,7 +233,11 @@ class Ascent:
             return tuple(piece[:, 0] for piece in pieces), constant[:, 0]
         flat = a.reshape(self.count, -1)
         below, above = self.parameters.lines[position]
-        chosen = self._chosen[position] = Chosen(flat, family.lower.at(below), family.upper.at(above))
+        if self._averages is None:
+            lines = family.met(flat, below, above)
+        else:
+            lines = family.lower.at(below), family.upper.at(above)
+        chosen = self._chosen[position] = Chosen(flat, *lines)
         pieces, constant = carry(family, chosen)
         return tuple(piece.reshape(self.count, *node.shape) for piece in pieces), constant
 
@@ -421,17 +425,15 @@ class Ascent:
 
     def gradients(self, values: Mapping[int, Array]) -> dict[tuple[int, int], Array]:
         """Derivatives of the bounds: of lines' weights ``[R, n]`` (kind 0 below, 1 above), of multipliers ``[K]``."""
-        xp = array_namespace(self.like)
         nodes = self.base.plan.graph.nodes
         found: dict[tuple[int, int], Array] = {}
         for position, chosen in self._chosen.items():
-            family, a = self.families[position], chosen.coefficients
             inputs = [values[source].reshape(-1, nodes[position].size) for source in nodes[position].inputs]
             below, above = self.parameters.lines[position]
-            if below is not None:
-                found[position, 0] = xp.clip(a, 0, None) * change_of(chosen.lower, inputs, family)
-            if above is not None:
-                found[position, 1] = xp.clip(a, None, 0) * change_of(chosen.upper, inputs, family)
+            free = below is not None, above is not None
+            for kind, gradient in enumerate(gradients_of(self.families[position], chosen, inputs, free)):
+                if gradient is not None:
+                    found[position, kind] = gradient
         for position, split in self.splits.items():
             value = values[position].reshape(self.count, -1)[split.row, split.entry]
             found[position, BETA] = -split.sign * (value - split.point)

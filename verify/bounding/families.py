@@ -9,7 +9,8 @@ each, per row and entry.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -34,10 +35,21 @@ BLOCK = 1 << 12
 
 
 class Knots(NamedTuple):
-    """Members of a family in order: slopes ``[K, B, n]``, one array an input, and intercepts ``[K, B, n]``."""
+    """Members of a family in order: slopes ``[K, B, n]``, one array an input, and intercepts ``[K, B, n]``.
+
+    own: the batch entry of each row, integers ``[R]``; None where rows and entries are the same, or B is 1. Many rows
+    read the tables of few boxes, which a copy for every row would move out of the cache.
+    """
 
     slopes: tuple[Array, ...]
     intercepts: Array
+    own: Array | None = None
+
+    def rows(self, index: Array) -> Knots:
+        """The same tables, read by the rows at `index`."""
+        if self.intercepts.shape[1] == 1:
+            return self
+        return self._replace(own=index if self.own is None else self.own[index])
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +58,7 @@ class Side:
     intercept_change``; arrays ``[B, n]``. `changes` is None where the line is not free; intercepts None where zero.
 
     With `knots`, the line at weight w is the mixture of the two neighbours of ``(K - 1) w`` among them (`at`), and
-    `changes` says how far the slopes can move.
+    `changes` says how far the slopes can move; the other arrays then belong to the knots' batch entries.
     """
 
     slopes: tuple[Array, ...]
@@ -57,19 +69,17 @@ class Side:
 
     def rows(self, index: Array) -> Side:
         """The side for the batch entries in `index`."""
+        if self.knots is not None:
+            return replace(self, knots=self.knots.rows(index))
 
         def cut(x: Array | None) -> Array | None:
             return x if x is None or x.shape[0] == 1 else x[index]
-
-        def cut_knots(x: Array) -> Array:
-            return x if x.shape[1] == 1 else x[:, index]
 
         return Side(
             tuple(cut(x) for x in self.slopes),
             cut(self.intercept),
             None if self.changes is None else tuple(cut(x) for x in self.changes),
             cut(self.intercept_change),
-            self.knots and Knots(tuple(cut_knots(x) for x in self.knots.slopes), cut_knots(self.knots.intercepts)),
         )
 
     def at(self, weight: Array | None) -> Side:
@@ -88,16 +98,20 @@ class Side:
         return Side(slopes, intercept, self.changes, change)
 
 
-def _between(knots: Knots, weight: Array) -> Side:
-    """The mixtures of neighbouring knots at weights ``[R, n]``."""
+def _between(knots: Knots, weight: Array, second: Array | None = None) -> Side:
+    """The mixtures of neighbouring knots at weights ``[R, n]``; where the mask `second` is set, of the second half of
+    them."""
     xp = array_namespace(weight)
-    count, batch, size = knots.intercepts.shape
+    members, batch, size = knots.intercepts.shape
+    count = members if second is None else members // 2
     place = (count - 1) * weight
     # A weight that is no number must make a line that is none.
     first = xp.clip(xp.where(place > 0, xp.floor(place), 0.0), 0, count - 2)
     share = place - first
-    own = xp.arange(batch * size, **options_like(weight)).reshape(batch, size)
-    index = xp.astype(first, xp.int64) * (batch * size) + own
+    entry = xp.arange(size, **options_like(weight))
+    box = xp.arange(batch, **options_like(weight)) if knots.own is None else knots.own
+    member = xp.astype(first if second is None else first + count * xp.astype(second, first.dtype), xp.int64)
+    index = member * (batch * size) + (box[:, None] * size + entry)
 
     def pick(table: Array) -> tuple[Array, Array]:
         flat = table.reshape(-1)
@@ -140,6 +154,27 @@ class Family:
             cut(self.free),
             (cut(self.start[0]), cut(self.start[1])),
         )
+
+    @cached_property
+    def _both(self) -> Knots | None:
+        """The knots of both sides, the lower first; None where the lines of a side are not mixtures of knots."""
+        lower, upper = self.lower.knots, self.upper.knots
+        if lower is None or upper is None or lower.intercepts.shape != upper.intercepts.shape:
+            return None
+        xp = array_namespace(lower.intercepts)
+        slopes = tuple(xp.concat(pair) for pair in zip(lower.slopes, upper.slopes, strict=True))
+        return Knots(slopes, xp.concat([lower.intercepts, upper.intercepts]), lower.own)
+
+    def met(self, coefficients: Array, below: Array | None, above: Array | None) -> tuple[Side, Side]:
+        """The lines ``[R, n]`` at the weights `below` and `above` (None where they are not free) of which coefficients
+        ``[R, n]`` use the lower one where they are positive, the upper one where they are negative; what they do not
+        use may be the other line."""
+        if self._both is None or below is None or above is None:
+            return self.lower.at(below), self.upper.at(above)
+        xp = array_namespace(coefficients)
+        negative = coefficients < 0
+        side = _between(self._both, xp.where(negative, above, below), negative)
+        return side, side
 
 
 def make_family(node: Node, intervals: Sequence[Interval]) -> Family:
@@ -267,7 +302,7 @@ def _relu(node: Node, intervals: Sequence[Interval]) -> Family:
 def _side(node: Node, intervals: Sequence[Interval], members: Knots, outward: int) -> Side:
     """Mixtures of the members, their intercepts moved outward by what rounding can do to a mixed slope."""
     size = node.size
-    slopes, intercepts = members
+    slopes, intercepts, _ = members
     count = max(x.shape[0] for x in (*slopes, intercepts))
     xp = array_namespace(intercepts)
     tables = [xp.broadcast_to(x, (count, *x.shape[1:])) for x in (*slopes, intercepts)]

@@ -47,6 +47,9 @@ def carry(family: Family, chosen: Chosen) -> tuple[tuple[Array, ...], Array | No
     if family.through_origin:
         return _carry_relu(family, chosen.lower.slopes[0], a)
     xp = array_namespace(a)
+    if chosen.lower is chosen.upper:
+        slopes, intercept = chosen.lower.slopes, chosen.lower.intercept
+        return tuple(a * slope for slope in slopes), None if intercept is None else xp.sum(a * intercept, axis=1)
     negative = xp.clip(a, None, 0)
     positive = a - negative
     total: Array | None = None
@@ -86,14 +89,30 @@ def follow(family: Family, chosen: Chosen, inputs: list[Array]) -> Array:
         value *= inputs[0]
         value += xp.where(below_it, 0.0, family.upper.intercept)
         return value
-    low = high = 0.0
-    for x, slope_below, slope_above in zip(inputs, chosen.lower.slopes, chosen.upper.slopes, strict=True):
-        low = low + slope_below * x
-        high = high + slope_above * x
-    low = low if chosen.lower.intercept is None else low + chosen.lower.intercept
-    high = high if chosen.upper.intercept is None else high + chosen.upper.intercept
+    low = _value(chosen.lower, inputs)
+    if chosen.lower is chosen.upper:
+        return low
+    return array_namespace(low).where(chosen.coefficients > 0, low, _value(chosen.upper, inputs))
+
+
+def _value(side: Side, inputs: list[Array]) -> Array:
+    terms = [slope * x for slope, x in zip(side.slopes, inputs, strict=True)]
+    return sum(terms[1:], terms[0]) if side.intercept is None else sum(terms, side.intercept)
+
+
+def gradients_of(
+    family: Family, chosen: Chosen, inputs: list[Array], free: tuple[bool, bool]
+) -> tuple[Array | None, Array | None]:
+    """Derivatives of the bounds by the weights ``[R, n]`` of the lines below and above; None for those not `free`."""
     a = chosen.coefficients
-    return array_namespace(a).where(a > 0, low, high)
+    xp = array_namespace(a)
+    if chosen.lower is chosen.upper and all(free):
+        change = a * change_of(chosen.lower, inputs, family)
+        above = xp.where(a < 0, change, 0.0)
+        return change - above, above
+    below = xp.clip(a, 0, None) * change_of(chosen.lower, inputs, family) if free[0] else None
+    above = xp.clip(a, None, 0) * change_of(chosen.upper, inputs, family) if free[1] else None
+    return below, above
 
 
 def change_of(side: Side, inputs: list[Array], family: Family) -> Array:

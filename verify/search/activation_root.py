@@ -120,8 +120,7 @@ def open_root(
     if group.shape[0] == 0:
         return Root(None, pool, 0.0, near)
     layout = with_inputs(replace(make_layout(base, points), origin=_without_linear(first)), inputs)
-    domains = layout.root(group, clause, parameters.mixture, start_weights(layout, parameters))
-    pool.push(replace(domains, bound=best))
+    pool.push(layout.root(group, clause, parameters.mixture, start_weights(layout, parameters), best))
     return Root(layout, pool, float(best.min()), near)
 
 
@@ -164,8 +163,7 @@ def _recorded(first: Base, rows: Rows, deadline: Deadline, memory: MemoryBudget,
         base, rows, group, clause, None, FIRST_STEPS + LAST_STEPS, at_once, deadline, note
     )
     pool = BranchPool()
-    domains = layout.root(group, clause, parameters.mixture, start_weights(layout, parameters))
-    pool.push(replace(domains, bound=best))
+    pool.push(layout.root(group, clause, parameters.mixture, start_weights(layout, parameters), best))
     return Root(layout, pool, float(best.min()) if best.shape[0] else 0.0)
 
 

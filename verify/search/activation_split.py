@@ -33,6 +33,9 @@ SPREAD = 0.5
 a row whose weight has once become tiny does not come back (sat_relu, unsat_v37_c63: 3,000 domains instead of more than
 30,000)."""
 
+SPLITS_LEFT = 2.0
+"""Further splits that a domain must be expected to take for renewed bounds to pay."""
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -45,9 +48,10 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class BranchOptions:
     """batch: domains a round and worker; workers: threads; iterations: gradient steps a domain; tried: candidates tried
-    for real at each choice; tighten: renew bounds after every so many splits of a domain (0: never), up to `tighten_to`
-    of them (None: any number); rows: how many rows are bounded at once then; memory: for the bounds of split boxes;
-    leave_hairs: set domains aside that only rounding keeps open (`hairs`)."""
+    for real at each choice; tighten: renew bounds after every so many splits of a domain (0: never), after more than
+    `tighten_to` splits (None: any number) only of domains that are `far` from being closed; rows: how many rows are
+    bounded at once then; memory: for the bounds of split boxes; leave_hairs: set domains aside that only rounding keeps
+    open (`hairs`)."""
 
     batch: int = 64
     workers: int = 1
@@ -297,7 +301,7 @@ def _tightened(
     # Domains whose box was split have renewed bounds, for much less.
     due = (depth % options.tighten == 0) & ~boxed(layout, domains.next[:, 0])
     if options.tighten_to is not None:
-        due = due & (depth <= options.tighten_to)
+        due = due & ((depth <= options.tighten_to) | far(domains, depth))
     due = xp.nonzero(due)[0]
     if due.shape[0] == 0:
         return domains, xp.arange(len(domains), **options_like(domains.low)), 0.0
@@ -315,6 +319,13 @@ def _tightened(
     remains[due] = ~empty
     kept = xp.nonzero(remains)[0]
     return replace(domains, low=low, high=high).pick(kept), kept, seconds
+
+
+def far(domains: Branches, depth: Array) -> Array:
+    """Which domains ``[N]`` of so many splits ``[N]`` would take at least `SPLITS_LEFT` more to be closed, if each
+    gained what those before did on average: renewed bounds must pay for a subtree."""
+    missing = -domains.bound * array_namespace(depth).astype(depth, domains.bound.dtype)
+    return ~(missing < SPLITS_LEFT * (domains.bound - domains.first))
 
 
 def _unsafe(layout: Layout, mixture: Mixture, domains: Branches, points: Array) -> tuple[Array, Array]:

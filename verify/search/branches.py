@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class Branches:
     """``N`` domains.
 
-    base, clause  integers ``[N]``;  bound ``[N]``: proven lower bound of the clause's margin.
+    base, clause  integers ``[N]``;  bound ``[N]``: proven lower bound of the clause's margin;  first ``[N]``: the one
+                  before any split.
     low, high     bounds ``[N, slots]``;  weights ``[N, weights]``;  mixture ``[N, S]`` weights of the clause's rows.
     slot          integers ``[N, D]``: the splits (-1 for none), with sign, point and multiplier beta ``[N, D]``.
     next          integers ``[N, 1]``: the slot to split next (-1 for none).
@@ -31,6 +32,7 @@ class Branches:
     base: Array
     clause: Array
     bound: Array
+    first: Array
     low: Array
     high: Array
     weights: Array

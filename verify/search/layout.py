@@ -90,8 +90,9 @@ class Layout:
         """The slots whose splits have multipliers: those of the input narrow the box instead."""
         return tuple(block for block in self.slots if not block.box)
 
-    def root(self, base: Array, clause: Array, mixture: Array, weights: Array) -> Branches:
-        """Domains without splits, for the given bases and clauses ``[N]``."""
+    def root(self, base: Array, clause: Array, mixture: Array, weights: Array, bound: Array | None = None) -> Branches:
+        """Domains without splits, for the given bases and clauses ``[N]`` with their bounds ``[N]`` (minus infinity if
+        not given)."""
         xp = array_namespace(self.base.lower)
         options = options_like(base)
         count = base.shape[0]
@@ -104,10 +105,13 @@ class Layout:
         dtype = self.base.lower.dtype
         empty = xp.zeros((count, 0), dtype=dtype, **options)
         low, high = (xp.concat([*part, empty], axis=1) for part in parts)
+        if bound is None:
+            bound = xp.full((count,), -xp.inf, dtype=dtype, **options)
         return Branches(
             base,
             clause,
-            xp.full((count,), -xp.inf, dtype=dtype, **options),
+            bound,
+            bound,
             low,
             high,
             weights,

@@ -108,6 +108,7 @@ def _entry_bounds(
         families=families,
         parameters=parameters,
         objective=objective,
+        bounds_only=True,
     )
     ascent.evaluate()
     for step in range(ITERATIONS):
