@@ -49,8 +49,8 @@ TIGHTEN_EVERY = 2
 TIGHTEN_CURVED_TO = 2
 """In networks with many entries that no number of splits decides, bounds are renewed after each of so many splits of a
 domain, and then only where it is far from being closed (processor seconds on MNIST, against renewing after each of the
-first four: tanh 4x100, image 21: 2.2 instead of 5.6; sine 4x200, image 12: 3.3 instead of 5.2; without the domains far
-from being closed, most such instances are open after 6)."""
+first four: tanh 4x100, image 21: 2.2 instead of 5.6; sine 4x200, image 12: 3.3 instead of 5.2; after the first three
+alone: more than 6, and 4.2)."""
 
 CURVED_ITERATIONS = 3
 """Gradient steps a domain in such networks. Splits move their bounds more than further steps do (MNIST 4x100, sine: 2.0
