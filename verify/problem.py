@@ -58,11 +58,6 @@ class Problem:
     property: Property
 
     @cached_property
-    def input_size(self) -> int:
-        """Number of free inputs ``n``."""
-        return self.graph.nodes[self.graph.inputs[0]].size
-
-    @cached_property
     def mentions_inputs(self) -> bool:
         """Whether rows have columns for the free inputs."""
         return any(clause.input_rows is not None for clause in self.property.clauses)

@@ -59,7 +59,7 @@ def test_two_networks_as_one_graph(kind, seed):
     property = parse_property(TWO.format(rest=text))
     graphs = {"f": dense((3, 5, 2), seed), "g": dense((2, 4, 4, 3), seed + 1)}
     problem = join(property, graphs)
-    assert problem.input_size == property.free_count == 4
+    assert problem.graph.nodes[problem.graph.inputs[0]].size == property.free_count == 4
     group = problem.groups[0]
     x = group.lower + np.random.default_rng(seed).random(4) * (group.upper - group.lower)
     variables = x[property.input_map]

@@ -107,11 +107,6 @@ class Runtime:
         except _failures() as error:
             raise ReplayError(f"{self._label}: onnxruntime fails at this input ({_first_line(error)}).") from None
 
-    def run_batch(self, *points: np.ndarray) -> tuple[np.ndarray, ...]:
-        """The outputs at several points, each array ``[B, *shape]``; points run one by one, as a replay does."""
-        rows = [self.run(*row) for row in zip(*points, strict=True)]
-        return tuple(np.stack(column) for column in zip(*rows, strict=True))
-
 
 class OwnRuntime:
     """A graph as imported, before simplification, as its own reference, for operators onnxruntime does not have."""
