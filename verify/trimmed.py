@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .bounding.relevance import relevant_entries
 from .graph import Graph, Node
 
 if TYPE_CHECKING:
@@ -62,22 +63,12 @@ def _can_be_cut(node: Node) -> bool:
 
 def _needed(graph: Graph, used: np.ndarray) -> list[np.ndarray]:
     """Masks ``[size]`` of the entries of every node that the used outputs depend on; all of the input."""
-    needed = [np.full(node.size, node.op == "Input") for node in graph.nodes]
-    needed[graph.outputs[0]][used] = True
-    for position in range(len(graph.nodes) - 1, -1, -1):
-        node, mask = graph.nodes[position], needed[position]
-        if node.op == "Linear":
-            columns = (node.params["weight"][mask] != 0).any(axis=0)
-            # A layer without columns is no layer.
-            columns[0] |= mask.any()
-            needed[node.inputs[0]] |= columns
-        elif node.op in MOVES:
-            for place, entries, _ in _origins(node, np.flatnonzero(mask)):
-                needed[node.inputs[place]][entries] = True
-        else:
-            for source in node.inputs:
-                needed[source] |= mask
-    return needed
+    (output,) = graph.outputs
+    wanted = np.zeros(graph.nodes[output].size, dtype=bool)
+    wanted[used] = True
+    known = relevant_entries(graph, wanted)
+    masks = [known.get(place, np.full(node.size, place <= output)) for place, node in enumerate(graph.nodes)]
+    return [mask | (node.op == "Input") for node, mask in zip(graph.nodes, masks, strict=True)]
 
 
 def _origins(node: Node, kept: np.ndarray) -> Origins:
@@ -123,11 +114,15 @@ class _Cutter:
             shape = node.shape if node.op == "Input" else (len(kept),)
             index = self._add(node, (), shape, values, node.attributes)
         elif node.op == "Linear":
-            source = node.inputs[0]
-            params = {"weight": node.params["weight"][np.ix_(kept, self.kept[source])]}
-            if "bias" in node.params:
-                params["bias"] = node.params["bias"][kept]
-            index = self._add(node, (self.place[source],), (len(kept),), params, node.attributes)
+            source = self.kept[node.inputs[0]]
+            weight = node.params["weight"][np.ix_(kept, source)]
+            if len(source):
+                read = self.place[node.inputs[0]]
+            else:
+                # A layer without columns is no layer: this one takes an entry of the input times 0.
+                read, weight = self._taken(self.place[self.graph.inputs[0]], np.zeros(1, int)), weight.sum(1)[:, None]
+            params = {"weight": weight} | ({"bias": node.params["bias"][kept]} if "bias" in node.params else {})
+            index = self._add(node, (read,), (len(kept),), params, node.attributes)
         elif node.op in MOVES:
             index = self._moved(node, kept)
         else:

@@ -138,7 +138,7 @@ def make_plan(graph: Graph, wanted: np.ndarray | None = None) -> Plan:
     targets = {index: target for index, target in sources.items() if not exact[index]}
     elementwise = frozenset(index for index in nonlinear if rule(graph.nodes[index].op).relax is not None)
     largest = max(node.size for node in graph.nodes)
-    relevant = MappingProxyType({} if wanted is None else relevant_entries(graph, wanted))
+    relevant = MappingProxyType({} if wanted is None or wanted.all() else relevant_entries(graph, wanted))
     ends = graph.inputs[0], graph.outputs[0]
     return Plan(graph, *ends, sources, targets, nonlinear, elementwise, largest, wanted, relevant)
 

@@ -18,7 +18,9 @@ from ..ops import rule
 if TYPE_CHECKING:
     from ..graph import Graph, Node
 
-_TRACED = frozenset({"Conv", "ConvTranspose", "Add", "Scale", "Reshape", "Transpose", "Take", "Concat", "Sum"})
+_TRACED = frozenset(
+    {"Linear", "Conv", "ConvTranspose", "Add", "Scale", "Reshape", "Transpose", "Take", "Concat", "Sum"}
+)
 """Linear operators that are traced entry by entry; what any other one reads counts as needed in full."""
 
 
@@ -27,8 +29,6 @@ def relevant_entries(graph: Graph, wanted: np.ndarray) -> dict[int, np.ndarray]:
     only output: which do (bool, flat ``[size]``). Nodes that are not in the answer count in full."""
     nodes = graph.nodes
     (output,) = graph.outputs
-    if wanted.all():
-        return {}
     masks = {output: wanted}
     whole: set[int] = set()
     for position in range(output, -1, -1):
