@@ -1,7 +1,7 @@
 """Runs the methods on the instances and prints the table: proved, seconds, domains.
 
 `python run.py --data mnist.npz --nets DIR --results FILE.csv` appends a line an instance and method, skips those that
-are there already, and prints the table of all that the file holds.
+are there already, and prints the table of all that the file holds of these methods.
 """
 
 from __future__ import annotations
@@ -10,11 +10,15 @@ import argparse
 import csv
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from boundsmith.verify.loading.network import load
 from methods import METHODS, SEARCHES, Task
 from train import images
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 COLUMNS = ("network", "image", "method", "limit", "status", "seconds", "domains")
 
@@ -27,32 +31,32 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def table(rows: list[dict[str, str]]) -> str:
-    """A Markdown table of the instances that all methods were run on: for each network and method how many
-    it proves; for searches also the mean seconds of all instances and the
-    median of domains of those proved."""
-    lines = ["| network | instances | " + " | ".join(METHODS) + " |", "|---|" + "---|" * (1 + len(METHODS))]
-    totals = dict.fromkeys(METHODS, 0)
+def table(rows: list[dict[str, str]], methods: Sequence[str] = METHODS) -> str:
+    """A Markdown table of the instances that all of the methods were run on: for each network and method how many it
+    proves; for searches also the mean seconds of all instances and the median of domains of those proved by splits."""
+    lines = ["| network | instances | " + " | ".join(methods) + " |", "|---|" + "---|" * (1 + len(methods))]
+    totals = dict.fromkeys(methods, 0)
     count = 0
     for network in dict.fromkeys(row["network"] for row in rows):
         own = {(row["image"], row["method"]): row for row in rows if row["network"] == network}
-        common = [image for image, _ in own if all((image, method) in own for method in METHODS)]
+        common = [image for image, _ in own if all((image, method) in own for method in methods)]
         common = list(dict.fromkeys(common))
         cells = []
-        for method in METHODS:
+        for method in methods:
             found = [own[image, method] for image in common]
             proved = [row for row in found if row["status"] == "proved"]
             totals[method] += len(proved)
             cells.append(f"{len(proved)}" + (_effort(found, proved) if method in SEARCHES else ""))
         count += len(common)
         lines.append(f"| {network} | {len(common)} | " + " | ".join(cells) + " |")
-    lines.append(f"| all | {count} | " + " | ".join(str(totals[method]) for method in METHODS) + " |")
+    lines.append(f"| all | {count} | " + " | ".join(str(totals[method]) for method in methods) + " |")
     return "\n".join(lines)
 
 
 def _effort(found: list[dict[str, str]], proved: list[dict[str, str]]) -> str:
     seconds = np.mean([float(row["seconds"]) for row in found]) if found else 0.0
-    domains = np.median([int(row["domains"]) for row in proved]) if proved else 0
+    split = [int(row["domains"]) for row in proved if row["domains"] != "0"]
+    domains = np.median(split) if split else 0
     return f", {seconds:.2f} s, {domains:.0f}"
 
 
@@ -87,7 +91,7 @@ def main() -> None:
                         writer.writerow(COLUMNS)
                     entry = (network, row["image"], method, given.timeout, outcome.status, f"{seconds:.3f}")
                     writer.writerow([*entry, outcome.domains])
-    print(table(read(given.results)))
+    print(table(read(given.results), given.methods))
 
 
 if __name__ == "__main__":
