@@ -58,6 +58,7 @@ def test_networks_are_trained_calibrated_and_compared(genbab, data, tmp_path, mo
         monkeypatch.setattr(sys, "argv", [module.__name__, "--data", str(data), *map(str, options)])
         module.main()
 
+    monkeypatch.setattr(genbab.calibrate, "HALVINGS", 2)
     call(genbab.train, "--out", nets, "--epochs", 2, NETWORK)
     call(genbab.calibrate, "--nets", nets, "--count", 2, "--trial", 1)
     with (nets / "instances.csv").open(newline="") as file:
