@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="mnist.npz")
     parser.add_argument("--nets", type=Path, required=True, help="folder of the ONNX files")
     parser.add_argument("--count", type=int, default=100, help="instances a network")
-    parser.add_argument("--trial", type=int, default=30, help="images that the radius is chosen with")
+    parser.add_argument("--trial", type=int, default=100, help="images that the radius is chosen with")
     given = parser.parse_args()
     x, y = images(given.data, "test")
     target = given.nets / "instances.csv"
