@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
-import sys
 from dataclasses import replace
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,12 +13,15 @@ import torch
 from boundsmith.specs import read_property
 from boundsmith.verify import Options, Verdict, load, verify
 
+from tests.scripts import scripts
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
+    from types import SimpleNamespace
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 
-FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "acopf"
 MODULES = ("grid", "controller", "bisection", "run")
 NAME = "three_tanh_8_20"
 OPTIONS = "--grids three --activations tanh --width 8 --steps 150 --shares 0.2 --gap 0.05"
@@ -30,15 +29,8 @@ OPTIONS = "--grids three --activations tanh --width 8 --steps 150 --shares 0.2 -
 
 @pytest.fixture(scope="module")
 def acopf() -> Iterator[SimpleNamespace]:
-    """The modules of the example, which are scripts of a folder and no package."""
-    threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(FOLDER))
-        modules: dict[str, ModuleType] = {name: importlib.import_module(name) for name in MODULES}
-    yield SimpleNamespace(**modules)
-    for name in MODULES:
-        del sys.modules[name]
-    torch.set_num_threads(threads)
+    with scripts("acopf", MODULES) as modules:
+        yield modules
 
 
 @pytest.fixture(scope="module")

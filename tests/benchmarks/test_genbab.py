@@ -3,37 +3,29 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import sys
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
 
+from tests.scripts import scripts
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import SimpleNamespace
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 
-FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "genbab"
 MODULES = ("models", "train", "methods", "calibrate", "run")
 NETWORK = "tanh_4x100"
 
 
 @pytest.fixture(scope="module")
 def genbab() -> Iterator[SimpleNamespace]:
-    """The modules of the benchmark, which are scripts of a folder and no package."""
-    threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(FOLDER))
-        modules: dict[str, ModuleType] = {name: importlib.import_module(name) for name in MODULES}
-    yield SimpleNamespace(**modules)
-    for name in MODULES:
-        del sys.modules[name]
-    torch.set_num_threads(threads)
+    with scripts("genbab", MODULES) as modules:
+        yield modules
 
 
 @pytest.fixture(scope="module")
