@@ -23,8 +23,9 @@ import numpy as np
 from ..arrays import array_namespace, options_like
 from ..ops import rule
 from ..ops.arrays import as_like, bound_by_constants, zeros_like_shape
+from ..rounding import rounding, unit_roundoff
 from .averages import Averages
-from .interval import rounding
+from .charges import underflow
 from .mixtures import mixed_margin, mixed_rows, reweighted
 from .parameters import (
     Base,
@@ -98,7 +99,7 @@ class Ascent:
         self.steps = 0
         self._chosen: dict[int, Chosen] = {}
         self._corner: Array | None = None
-        self._magnitude: Array | None = None
+        self._lost: Array | None = None
         self._averages = None if bounds_only else Averages()
         self._followed = self._what_is_followed()
         self._reached: Reached | None = None
@@ -116,13 +117,13 @@ class Ascent:
         started = time.perf_counter()
         nodes = self.base.plan.graph.nodes
         at = self._reached or Reached(0, *self._begin())
-        pending, total, magnitude = dict(at.pending), at.total, at.magnitude
-        slack = rounding(self.like)
+        pending, total, lost = dict(at.pending), at.total, at.lost
+        charges, unit = self.base.charges, unit_roundoff(self.like)
         result: Array | None = None
         for number in range(at.number, len(self.order)):
             position = self.order[number]
             if self._reached is None and self.mixture is None and position in {*self.families, *self.splits}:
-                self._reached = Reached(number, dict(pending), total, magnitude)
+                self._reached = Reached(number, dict(pending), total, lost)
             a = pending.pop(position, None)
             if self.objective is not None and position == self.objective.node:
                 seeds = self.objective.seeds.reshape(self.count, *nodes[position].shape)
@@ -131,30 +132,38 @@ class Ascent:
                 continue
             node = nodes[position]
             if position in self.splits:
-                a, part = self._bind(position, a)
+                a, part, size = self._bind(position, a)
                 total = total + part
-                magnitude = magnitude + abs(part)
+                lost = lost + unit * (abs(total) + size)
             if node.op == "Input":
                 result = a.reshape(self.count, -1)
                 continue
-            carried, constant = self._through(position, a)
+            charge = charges.at(position)
+            if charge is not None:
+                lost = lost + charge.of_rows(a)
+            carried, constant, size = self._through(position, a)
             if constant is not None:
                 total = total + constant
-                magnitude = magnitude + abs(constant)
+                lost = lost + unit * abs(total)
+                if size is not None:
+                    lost = lost + rounding(size, node.size) * size
+            leaving = charges.leaving(position) if position in self.families else None
+            if leaving is not None:
+                for leave, piece in zip(leaving, carried, strict=True):
+                    lost = lost + leave.of_rows(piece)
             for source, piece in zip(node.inputs, carried, strict=True):
                 known = pending.get(source)
                 pending[source] = piece if known is None else known + piece
         if result is None:
             result = zeros_like_shape((self.count, self.base.lower.shape[1]), self.like)
-        self._magnitude = magnitude
-        bound = self._concretize(result, total - slack * magnitude)
+        bound = self._concretize(result, total, lost)
         self._remember(bound)
         self.seconds += time.perf_counter() - started
         return bound
 
     def _begin(self) -> tuple[dict[int, Array], Array, Array]:
-        seeds, total, magnitude = self._seed()
-        return {self.start: seeds}, total, magnitude
+        seeds, total, lost = self._seed()
+        return {self.start: seeds}, total, lost
 
     def _what_is_followed(self) -> list[int]:
         """The nodes, first to last, whose values `forward` gives: where parameters or averages ask for them."""
@@ -186,51 +195,56 @@ class Ascent:
         self.best_parameters.adopt(own, better, self.splits)
 
     def _seed(self) -> tuple[Array, Array, Array]:
-        """The coefficients at `start`, the constants ``[R]``, and the magnitudes ``[R]`` of what they sum up."""
+        """The coefficients at `start`, the constants ``[R]``, and what rounding may have taken from them ``[R]``."""
         if self.mixture is None:
             constants = self.constants
             if constants is None:
                 constants = zeros_like_shape((self.count,), self.like)
-            return required(self.seeds, "seeds"), constants, abs(constants)
+            return required(self.seeds, "seeds"), constants, unit_roundoff(self.like) * abs(constants)
         weights = required(self.parameters.mixture, "weights of the mixture")
-        known = self.base.intervals.get(self.start)
-        rows, constants, size = mixed_rows(self.mixture, weights, known)
+        rows, constants, lost = mixed_rows(self.mixture, weights, self.base.charges.joint_reach(self.start))
         if self.objective is not None:
             # For every multiplier >= 0: min z >= min (z + multiplier * margin) where margin <= 0.
             side = required(self.parameters.side, "multipliers of its side constraint")
             rows, constants = rows * side[:, None], constants * side + self.objective.constants
-            size = size * side + abs(self.objective.constants)
-        return rows.reshape(self.count, *self.base.plan.graph.nodes[self.start].shape), constants, size
+            lost = lost * side + unit_roundoff(self.like) * abs(self.objective.constants)
+        return rows.reshape(self.count, *self.base.plan.graph.nodes[self.start].shape), constants, lost
 
-    def _bind(self, position: int, a: Array) -> tuple[Array, Array]:
+    def _bind(self, position: int, a: Array) -> tuple[Array, Array, Array]:
         """Subtract multiplier times constraint: for all beta >= 0, min f >= min (f - beta s (z - point)) where the
-        constraint holds."""
+        constraint holds. Also the constants ``[R]`` to add and the sum ``[R]`` of the terms' magnitudes."""
         split, beta = self.splits[position], self.parameters.betas[position]
         size = self.base.plan.graph.nodes[position].size
         flat = a.reshape(-1) + 0
         force = beta * split.sign
         # An entry may be bound more than once.
         add_at(flat, split.row * size + split.entry, -force)
-        part = zeros_like_shape((self.count,), flat)
+        part, terms = zeros_like_shape((self.count,), flat), zeros_like_shape((self.count,), flat)
         add_at(part, split.row, force * split.point)
-        return flat.reshape(a.shape), part
+        # Constraints on both sides of an entry may cancel; each multiplies a value as large as the entry's reach.
+        reach = self.base.charges.joint_reach(position)[split.entry]
+        add_at(terms, split.row, 4.0 * beta * (abs(split.point) + reach))
+        return flat.reshape(a.shape), part, terms
 
-    def _through(self, position: int, a: Array) -> tuple[tuple[Array, ...], Array | None]:
+    def _through(self, position: int, a: Array) -> tuple[tuple[Array, ...], Array | None, Array | None]:
+        """The coefficients carried to a node's inputs, the constants ``[R]`` to add (None for zero), and the sum ``[R]``
+        of their terms' magnitudes where the node is not charged for it."""
         node = self.base.plan.graph.nodes[position]
         operator = rule(node.op)
         if operator.linear is not None:
             bias = operator.linear.bias(node)
             part = None if bias is None else a.reshape(self.count, -1) @ as_like(bias, a).reshape(-1)
-            return (operator.linear.adjoint(node, a.reshape(self.count, *node.shape)) if node.inputs else ()), part
+            pieces = operator.linear.adjoint(node, a.reshape(self.count, *node.shape)) if node.inputs else ()
+            return pieces, part, None
         family = self.families.get(position)
         if family is None:
             intervals = [self.base.intervals[source] for source in node.inputs]
             if operator.backward is None:
                 constant = bound_by_constants(a.reshape(self.count, 1, *node.shape), self.base.intervals[position])
                 zeros = tuple(zeros_like_shape((self.count, *shape), a) for shape in node.input_shapes)
-                return zeros, constant[:, 0]
+                return zeros, constant[:, 0], None
             pieces, constant = operator.backward(node, intervals, a.reshape(self.count, 1, *node.shape))
-            return tuple(piece[:, 0] for piece in pieces), constant[:, 0]
+            return tuple(piece[:, 0] for piece in pieces), constant[:, 0], None
         flat = a.reshape(self.count, -1)
         below, above = self.parameters.lines[position]
         if self._averages is None:
@@ -238,19 +252,23 @@ class Ascent:
         else:
             lines = family.lower.at(below), family.upper.at(above)
         chosen = self._chosen[position] = Chosen(flat, *lines)
-        pieces, constant = carry(family, chosen)
-        return tuple(piece.reshape(self.count, *node.shape) for piece in pieces), constant
+        pieces, constant, size = carry(family, chosen)
+        return tuple(piece.reshape(self.count, *node.shape) for piece in pieces), constant, size
 
-    def _concretize(self, a: Array, constant: Array) -> Array:
+    def _concretize(self, a: Array, constant: Array, lost: Array) -> Array:
         xp = array_namespace(a)
         lower, upper = self.base.lower, self.base.upper
         centre, radius = 0.5 * (lower + upper), 0.5 * (upper - lower)
-        reach = radius + rounding(a) * (abs(centre) + radius)
+        extent = abs(centre) + radius
+        reach = radius + rounding(a, a.shape[1]) * extent
         self._corner = a
         if lower.shape[0] == 1:
-            minimum = a @ centre[0] - abs(a) @ reach[0] + constant
+            value = a @ centre[0] - abs(a) @ reach[0]
         else:
-            minimum = xp.sum(a * centre, axis=1) - xp.sum(abs(a) * reach, axis=1) + constant
+            value = xp.sum(a * centre, axis=1) - xp.sum(abs(a) * reach, axis=1)
+        lost = 1.01 * lost + unit_roundoff(a) * (abs(value) + 2.0 * abs(constant)) + underflow(extent)
+        self._lost = lost
+        minimum = value + (constant - lost)
         # A sum that overflowed says nothing, even where it came out as plus infinity.
         return xp.where(abs(minimum) < xp.inf, minimum, -xp.inf)
 
@@ -295,7 +313,7 @@ class Ascent:
             self._averages.keep(index)
         if self._reached is not None:
             self._reached = self._reached.rows(index)
-        self._corner, self._magnitude = cut(self._corner), cut(self._magnitude)
+        self._corner, self._lost = cut(self._corner), cut(self._lost)
         self.like = self.like[index]
         self.count = int(index.shape[0])
 
@@ -309,8 +327,8 @@ class Ascent:
     def allowance(self) -> Array:
         """What the last bounds ``[R]`` gave away for rounding."""
         reach = array_namespace(self.like).maximum(abs(self.base.lower), abs(self.base.upper))
-        size = required(self._magnitude, "an evaluation before this")
-        return rounding(self.like) * (size + (abs(self.coefficients) * reach).sum(1))
+        lost = required(self._lost, "an evaluation before this")
+        return lost + rounding(self.like, reach.shape[1]) * (abs(self.coefficients) * reach).sum(1)
 
     def minimiser(self) -> Array:
         """The corners ``[R, n]`` at which the last bounds are attained (up to rounding)."""

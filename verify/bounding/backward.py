@@ -2,13 +2,13 @@
 
 Only lower bounds of rows are carried; an upper bound of ``a`` is minus the lower bound of ``-a``.
 
-Rounding: every pass sums the magnitudes of its terms and gives away a few unit roundoffs of that sum, so that float32
-bounds stay below what float64 would give (checked by a property test).
+Rounding: every pass sums what the rounding of its terms may have taken (`charges`) and gives it away, so that float32
+bounds stay below the exact ones (checked by property tests).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +17,8 @@ from ..arrays import array_namespace
 from ..kernels.relaxation import Step, backward_step
 from ..ops import rule
 from ..ops.arrays import as_like, quiet, zeros_like_shape
-from .interval import rounding
+from ..rounding import rounding, unit_roundoff
+from .charges import BoxCharges, Charges, underflow
 
 if TYPE_CHECKING:
     from ..graph import Array
@@ -32,6 +33,7 @@ class Relaxed:
     lower, upper   the boxes, ``[B, n]`` flat.
     intervals      bounds of node values ``[B or 1, *shape]``, by node index.
     steps          relaxations of elementwise nonlinear nodes, by node index.
+    charges        what rounding may take from coefficients at each node.
     """
 
     plan: Plan
@@ -39,27 +41,34 @@ class Relaxed:
     upper: Array
     intervals: list[Interval]
     steps: dict[int, Step]
+    charges: Charges | BoxCharges = field(default=None, repr=False)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        """Charges that are not given follow from the rest, node by node as it becomes known."""
+        if self.charges is None:
+            charges = Charges(self.plan.graph, self.intervals, self.lower, steps=self.steps)
+            object.__setattr__(self, "charges", charges)
 
 
 @dataclass(frozen=True, eq=False)
 class LinearBound:
     """``coefficients . x + constant <= row value`` on the box, ``[B, S, n]`` and ``[B, S]``; `lower` ``[B, S]`` is
-    its minimum there, or a better lower bound of the value. `magnitude` ``[B, S]`` is the sum of the magnitudes of what
-    the constant adds up."""
+    its minimum there, or a better lower bound of the value. `lost` ``[B, S]`` is what the constant has given away for
+    rounding."""
 
     coefficients: Array
     constant: Array
     lower: Array
-    magnitude: Array
+    lost: Array
 
     def boxes(self, index: Array) -> LinearBound:
         """The bound on the boxes at `index` (integers)."""
-        return LinearBound(*(x[index] for x in (self.coefficients, self.constant, self.lower, self.magnitude)))
+        return LinearBound(*(x[index] for x in (self.coefficients, self.constant, self.lower, self.lost)))
 
     def allowance(self, lower: Array, upper: Array) -> Array:
         """What the minima on these boxes ``[B, n]`` gave away for rounding, ``[B, S]``."""
         reach = array_namespace(lower).maximum(abs(lower), abs(upper))
-        return rounding(lower) * (self.magnitude + (abs(self.coefficients) @ reach[:, :, None])[:, :, 0])
+        return self.lost + rounding(lower, lower.shape[1]) * (abs(self.coefficients) @ reach[:, :, None])[:, :, 0]
 
 
 Carried = tuple[tuple["Array", ...], "Array | None"]
@@ -79,7 +88,8 @@ def backward(
     nodes = state.plan.graph.nodes
     batch, rows = coefficients.shape[:2]
     total = zeros_like_shape((batch, rows), coefficients) if constant is None else constant
-    magnitude = abs(total)
+    unit = unit_roundoff(coefficients)
+    lost = unit * abs(total)
     pending: dict[int, Array] = {start: coefficients}
     result: Array | None = None
     for position in range(start, -1, -1):
@@ -90,16 +100,26 @@ def backward(
         if node.op == "Input":
             result = a.reshape(batch, rows, -1)
             continue
+        charge = state.charges.at(position)
+        if charge is not None:
+            lost = lost + charge.of(a, index)
         carried, part = through(state, position, a.reshape(batch, rows, *node.shape), index)
         if part is not None:
             total = total + part
-            magnitude = magnitude + abs(part)
+            lost = lost + unit * abs(total)
+            if charge is None:
+                # All terms have one sign.
+                lost = lost + rounding(a, node.size) * abs(part)
+        leaving = state.charges.leaving(position) if position in state.plan.elementwise else None
+        if leaving is not None:
+            for leave, piece in zip(leaving, carried, strict=True):
+                lost = lost + leave.of(piece, index)
         for source, piece in zip(node.inputs, carried, strict=True):
             known = pending.get(source)
             pending[source] = piece if known is None else known + piece
     if result is None:
         result = zeros_like_shape((batch, rows, state.lower.shape[1]), coefficients)
-    return _concretize(state, result, total, magnitude, index)
+    return _concretize(state, result, total, lost, index)
 
 
 def _broadcast(x: Array, batch: int, index: Array | None) -> Array:
@@ -154,22 +174,25 @@ def _constant_lines(state: Relaxed, position: int, a: Array, index: Array | None
     return zeros, xp.sum(terms, axis=-1)
 
 
-def _concretize(state: Relaxed, a: Array, constant: Array, magnitude: Array, index: Array | None) -> LinearBound:
+def _concretize(state: Relaxed, a: Array, constant: Array, lost: Array, index: Array | None) -> LinearBound:
     """Minimise over the box: ``a . centre - |a| . radius``, less the rounding allowance."""
     lower, upper = (_broadcast(end, a.shape[0], index) for end in (state.lower, state.upper))
     centre, radius = 0.5 * (lower + upper), 0.5 * (upper - lower)
-    slack = rounding(a)
+    slack = rounding(a, a.shape[2])
     # The allowance covers |a| |x| for every x of the box: |x| <= |centre| + radius.
-    reach = radius + slack * (abs(centre) + radius)
+    extent = abs(centre) + radius
+    reach = radius + slack * extent
     if isinstance(a, np.ndarray):
         value = np.einsum("bsn,bn->bs", a, centre) - np.einsum("bsn,bn->bs", abs(a), reach)
     else:
         value = (a @ centre[:, :, None])[:, :, 0] - (abs(a) @ reach[:, :, None])[:, :, 0]
-    constant = constant - slack * magnitude
+    # (The last additions are rounded, too; what was lost is off by little of itself.)
+    lost = 1.01 * lost + unit_roundoff(a) * (abs(value) + 2.0 * abs(constant)) + underflow(extent)[:, None]
+    constant = constant - lost
     minimum = value + constant
     # A sum that overflowed says nothing, even where it came out as plus infinity.
     lowest = array_namespace(a).where(abs(minimum) < float("inf"), minimum, -float("inf"))
-    return LinearBound(a, constant, lowest, magnitude)
+    return LinearBound(a, constant, lowest, lost)
 
 
 def single(state: Relaxed, box: int) -> Relaxed:
@@ -183,7 +206,8 @@ def single(state: Relaxed, box: int) -> Relaxed:
 
     steps = {key: step if step.spread[0].shape[0] == 1 else step.rows(here) for key, step in state.steps.items()}
     intervals = [(cut(low), cut(high)) for low, high in state.intervals]
-    return Relaxed(state.plan, state.lower[here], state.upper[here], intervals, steps)
+    charges = state.charges.box(box) if isinstance(state.charges, Charges) else state.charges
+    return Relaxed(state.plan, state.lower[here], state.upper[here], intervals, steps, charges)
 
 
 def step_of(state: Relaxed, box: int, position: int) -> Step | None:

@@ -24,8 +24,9 @@ import numpy as np
 from ..kernels import blocks, patches
 from ..kernels.patches import Patches
 from ..ops.conv import window_of
+from ..rounding import rounding, unit_roundoff
 from . import windows
-from .interval import rounding
+from .charges import underflow
 from .live import (
     ALL,
     Columns,
@@ -41,6 +42,7 @@ from .live import (
 if TYPE_CHECKING:
     from ..graph import Node
     from ..kernels.relaxation import Step
+    from .charges import BoxCharges, Charge
     from .structure import Structure
 
 Through = Callable[[int, np.ndarray], tuple[tuple[np.ndarray, ...], "np.ndarray | None"]]
@@ -52,26 +54,24 @@ StepOf = Callable[[int], "Step | None"]
 _SETTLED_ROWS = 48
 """Choosing the live entries of a convolution pays once this many rows have gone through it."""
 
-_CANCELLING = 0.25
-"""The share of the rounding allowance (`interval.ROUNDING_STEPS`) for terms of a bias that cancel: four roundoffs of
-each. Without any, 15 of 2,736 float32 bounds of layers of random networks exceeded float64 ones, by up to 3e-8."""
-
 _WINDOW_SHARE = 2.0
 """Windows that cover more than one in this many pixels of a layer are spread over it."""
 
 
 @dataclass(eq=False)
 class _Run:
-    """The rows under way: pieces waiting at nodes, constants and their magnitudes ``[rows]``."""
+    """The rows under way: pieces waiting at nodes, constants and what rounding may have taken ``[rows]``."""
 
     pending: dict[int, Columns | Patches]
     total: np.ndarray
-    magnitude: np.ndarray
+    lost: np.ndarray
 
-    def add(self, part: np.ndarray, size: np.ndarray | None = None) -> None:
-        """Add constants; `size` is the sum of their terms' magnitudes where these may cancel."""
+    def add(self, part: np.ndarray, share: float = 0.0) -> None:
+        """Add constants, `share` of which rounding may have taken where their node is not charged."""
         self.total += part
-        self.magnitude += abs(part) if size is None else np.maximum(abs(part), _CANCELLING * size)
+        self.lost += unit_roundoff(part) * abs(self.total)
+        if share:
+            self.lost += share * abs(part)
 
 
 class BoxPass:
@@ -82,18 +82,28 @@ class BoxPass:
     """
 
     def __init__(
-        self, structure: Structure, box: tuple[np.ndarray, np.ndarray], step: StepOf, through: Through
+        self,
+        structure: Structure,
+        box: tuple[np.ndarray, np.ndarray],
+        step: StepOf,
+        through: Through,
+        charges: BoxCharges,
     ) -> None:
         """`box` is flat, ``[n]``; `step` answers a node's relaxation on it (arrays ``[1, size]``)."""
         self._structure = structure
         self._nodes = structure.nodes
         self._step = step
         self._through = through
+        self._charges = charges
+        self._charged: dict[int, Charge | None] = {}
+        self._charge_tables: dict[int, np.ndarray] = {}
         radius = 0.5 * (box[1] - box[0])
-        self._slack = rounding(radius)
+        self._slack = rounding(radius, len(radius))
         self._centre = 0.5 * (box[0] + box[1])
         # The allowance covers |a| |x| for every x of the box: |x| <= |centre| + radius.
-        self._reach = radius + self._slack * (abs(self._centre) + radius)
+        extent = abs(self._centre) + radius
+        self._reach = radius + self._slack * extent
+        self._tiny = underflow(extent[None])[0]
         if structure.image is not None:
             shape = self._nodes[structure.image].shape
             self._boxes = np.stack([self._centre, self._reach]).reshape(2, *shape[1:]).transpose(0, 2, 3, 1)
@@ -113,7 +123,9 @@ class BoxPass:
         run = self._seed(target, entries, signs)
         result = self._walk(run, target)
         minimum = self._minimum_of_patches(result) if isinstance(result, Patches) else self._minimum(result)
-        return minimum + run.total - self._slack * run.magnitude
+        unit = unit_roundoff(minimum)
+        lost = 1.01 * run.lost + unit * (abs(minimum) + 2.0 * abs(run.total)) + self._tiny
+        return minimum + (run.total - lost)
 
     # --- the walk ----------------------------------------------------------------------------------------------------
 
@@ -160,6 +172,46 @@ class BoxPass:
         if result is None:
             return Columns(ALL, np.zeros((len(self._centre), len(run.total)), dtype=self._centre.dtype))
         return result
+
+    def _charge(self, run: _Run, position: int, piece: Columns | Patches) -> bool:
+        """Charge coefficients that arrive at a node for the rounding of its step; whether there was anything to."""
+        if position not in self._charged:
+            self._charged[position] = self._charges.at(position)
+        charge = self._charged[position]
+        if charge is None:
+            return False
+        sizes = np.abs(piece.values)
+        if isinstance(piece, Columns):
+            tables = [piece.entries.pick(table[0]) for table in (charge.vector, charge.infinite) if table is not None]
+            found = [table @ sizes for table in tables]
+        else:
+            found = [_total(sizes, table) for table in patches.look_up(self._charge_table(position, charge), piece)]
+        run.lost += found[0] + charge.constant[0]
+        if len(found) > 1:
+            run.lost[found[1] > 0] = np.inf
+        return True
+
+    def _charge_table(self, position: int, charge: Charge) -> np.ndarray:
+        """The charge as images ``[1 or 2, H, W, C]``."""
+        table = self._charge_tables.get(position)
+        if table is None:
+            rows = [x[0].reshape(self._nodes[position].shape[1:]) for x in (charge.vector, charge.infinite) if x is not None]
+            table = np.ascontiguousarray(np.stack(rows).transpose(0, 2, 3, 1))
+            self._charge_tables[position] = table
+        return table
+
+    def _charge_sent(self, run: _Run, position: int, number: int, piece: Columns | Patches) -> None:
+        """Charge coefficients that a nonlinear node sends to an input where others do, too."""
+        leaving = self._charges.leaving(position)
+        if leaving is not None:
+            sizes = np.abs(piece.values)
+            vector = leaving[number].vector[0]
+            source = self._nodes[self._nodes[position].inputs[number]]
+            if isinstance(piece, Columns):
+                run.lost += piece.entries.pick(vector) @ sizes
+            else:
+                table = vector.reshape(1, *source.shape[1:]).transpose(0, 2, 3, 1)
+                run.lost += _total(sizes, next(iter(patches.look_up(np.ascontiguousarray(table), piece))))
 
     def _needed(self, position: int) -> Entries:
         """The entries of a node's value whose coefficients count."""
@@ -225,6 +277,7 @@ class BoxPass:
     # --- one operator, columns ---------------------------------------------------------------------------------------
 
     def _carry_columns(self, run: _Run, position: int, node: Node, piece: Columns) -> None:
+        charged = self._charge(run, position, piece)
         if node.op == "Reshape":
             self._arrive(run, node.inputs[0], piece)
         elif node.op == "Add":
@@ -233,12 +286,11 @@ class BoxPass:
             bias = node.params.get("bias")
             if bias is not None:
                 full = bias if node.op == "Linear" else np.repeat(bias, node.size // len(bias))
-                chosen = piece.entries.pick(full)
-                run.add(chosen @ piece.values, abs(chosen) @ abs(piece.values))
+                run.add(piece.entries.pick(full) @ piece.values)
             below = self._dense if node.op == "Linear" else self._convolution
             self._arrive(run, node.inputs[0], below(position, node, piece))
         elif self._lines_of(position) is not None:
-            self._arrive(run, node.inputs[0], self._bend(run, position, piece))
+            self._arrive(run, node.inputs[0], self._bend(run, position, piece, charged))
         else:
             self._carry_general(run, position, node, piece)
 
@@ -287,7 +339,7 @@ class BoxPass:
         full = patches.spread_out(below, spatial(node.input_shapes[0]))
         return full.transpose(2, 0, 1, 3).reshape(-1, values.shape[1])
 
-    def _bend(self, run: _Run, position: int, piece: Columns) -> Columns:
+    def _bend(self, run: _Run, position: int, piece: Columns, charged: bool) -> Columns:
         """Carry rows through a relaxation, in place; only bent entries are touched."""
         lines = self._lines[position]
         if piece.entries is not lines.live:
@@ -296,15 +348,18 @@ class BoxPass:
         everything = len(lines.bent) == len(values)
         part = values if everything else values[lines.bent]
         negative = np.minimum(part, 0)
+        # Where the node is not charged, the terms have one sign, so that their sum is their magnitude.
+        share = 0.0 if charged else rounding(part, len(part))
         if lines.above is not None:
-            run.add(lines.above @ negative)
+            run.add(lines.above @ negative, share)
         if lines.below is not None:
-            run.add(lines.below @ (part - negative))
+            run.add(lines.below @ (part - negative), share)
         part *= lines.slope
         negative *= lines.spread
         part += negative
         if not everything:
             values[lines.bent] = part
+        self._charge_sent(run, position, 0, piece)
         return piece
 
     def _carry_general(self, run: _Run, position: int, node: Node, piece: Columns) -> None:
@@ -313,10 +368,13 @@ class BoxPass:
         carried, part = self._through(position, rows.reshape(1, -1, *node.shape))
         if part is not None:
             run.add(part[0])
-        for source, below in zip(node.inputs, carried, strict=True):
+        for number, (source, below) in enumerate(zip(node.inputs, carried, strict=True)):
             # An operator that is bounded by its interval alone asks nothing of its inputs.
             if below.any():
-                self._arrive(run, source, Columns(ALL, np.array(below.reshape(rows.shape[0], -1).T, order="C")))
+                sent = Columns(ALL, np.array(below.reshape(rows.shape[0], -1).T, order="C"))
+                if position in self._structure.plan.elementwise:
+                    self._charge_sent(run, position, number, sent)
+                self._arrive(run, source, sent)
 
     def _minimum(self, piece: Columns) -> np.ndarray:
         """``min a . x`` over the box, less the rounding allowance, of ``[entries, R]``; the piece is used up."""
@@ -326,27 +384,38 @@ class BoxPass:
     # --- one operator, windows ---------------------------------------------------------------------------------------
 
     def _carry_patches(self, run: _Run, position: int, node: Node, piece: Patches) -> None:
+        if not self._keeps_patches(position, node):
+            self._carry_columns(run, position, node, self._spread(position, piece))
+            return
+        charged = self._charge(run, position, piece)
         if node.op == "Add":
             self._carry_add(run, node, piece)
         elif is_plane_convolution(node):
             piece = piece.within(spatial(node.shape))
-            part, size = windows.bias_of(node, piece)
+            part = windows.bias_of(node, piece)
             if part is not None:
-                run.add(part, size)
+                run.add(part)
             kernel = spatial(node.params["weight"].shape)
             below = patches.through_convolution(piece, self._structure.kernel(position), kernel, window_of(node))
             self._arrive(run, node.inputs[0], below)
         elif self._lines_of(position) is not None:
-            self._arrive(run, node.inputs[0], self._bend_patches(run, position, node, piece))
+            self._arrive(run, node.inputs[0], self._bend_patches(run, position, node, piece, charged))
         elif (carried := windows.carry(self._structure, position, piece)) is not None:
             if carried.part is not None:
-                run.add(carried.part, carried.size)
+                run.add(carried.part)
             for source, below in zip(node.inputs, carried.pieces, strict=True):
                 self._arrive(run, source, below)
-        else:
-            self._carry_columns(run, position, node, self._spread(position, piece))
 
-    def _bend_patches(self, run: _Run, position: int, node: Node, piece: Patches) -> Patches:
+    def _keeps_patches(self, position: int, node: Node) -> bool:
+        """Whether the node has a step on windows."""
+        return (
+            node.op == "Add"
+            or is_plane_convolution(node)
+            or self._lines_of(position) is not None
+            or windows.carries(self._structure, position)
+        )
+
+    def _bend_patches(self, run: _Run, position: int, node: Node, piece: Patches, charged: bool) -> Patches:
         step = self._lines[position].step
         table = self._tables.get(position)
         if table is None:
@@ -357,14 +426,17 @@ class BoxPass:
         slope, spread, *intercepts = patches.look_up(table, piece)
         values = piece.values
         negative = np.minimum(values, 0)
+        share = 0.0 if charged else rounding(values, math.prod(values.shape[:3]))
         if step.upper_intercept is not None:
-            run.add(_total(negative, intercepts[-1]))
+            run.add(_total(negative, intercepts[-1]), share)
         if step.lower_intercept is not None:
-            run.add(_total(values - negative, intercepts[0]))
+            run.add(_total(values - negative, intercepts[0]), share)
         values = values * slope
         negative *= spread
         values += negative
-        return piece._replace(values=values, overhangs=False)
+        piece = piece._replace(values=values, overhangs=False)
+        self._charge_sent(run, position, 0, piece)
+        return piece
 
     def _spread(self, position: int, piece: Patches) -> Columns:
         """The rows on the node's entries that count."""

@@ -6,18 +6,21 @@ few small products instead of a step for each reshape, gather, scale and sum.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ..ops import rule
 from ..ops.arrays import as_like
+from ..rounding import element_type
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ..graph import Graph
+    from ..graph import Graph, Node
     from .plan import Plan
 
 LARGEST = 32
@@ -28,23 +31,38 @@ ENTRIES = 1024
 """Entries of all nonlinear nodes up to which it is made."""
 
 
+CLEARLY = 1.05
+"""Up to so many times their magnitudes, the sizes of a matrix's entries make no difference that allowances would not
+cover."""
+
+
 class Part(NamedTuple):
-    """What an affine function takes from one node: ``matrix @ value[entries]``, with the range of entries that count
-    and the matrix ``[size, entries]``."""
+    """What an affine function takes from one node: ``matrix @ value[entries]``.
+
+    entries  the range of entries that count.
+    matrix   ``[size, entries]``.
+    sizes    how large its entries are, for rounding, ``[size, entries]``: their magnitudes, and more where they are
+             sums that cancel.
+    cancels  whether `sizes` is clearly more than the magnitudes somewhere.
+    """
 
     node: int
     entries: slice
     matrix: np.ndarray
+    sizes: np.ndarray
+    cancels: bool
 
 
 class Affine(NamedTuple):
     """``bias + sum of the parts``, values ``[size]``; bias None for zero.
 
-    picked   where the function only picks entries of one node's value: the node, and which they are.
+    bias_sizes  how large its entries are, for rounding, as `Part.sizes`.
+    picked      where the function only picks entries of one node's value: the node, and which they are.
     """
 
     parts: tuple[Part, ...]
     bias: np.ndarray | None
+    bias_sizes: np.ndarray | None
     size: int
     picked: tuple[int, np.ndarray] | None
 
@@ -54,6 +72,7 @@ class Compact:
     """The affine functions of a graph.
 
     dtype     of all matrices: that of the graph's parameters.
+    readers   by how many affine functions each node's value is read.
     order     the nonlinear nodes and the targets, ascending.
     inputs    by nonlinear node, what each of its inputs is in terms of the graph's input and nonlinear nodes.
     known     the same in terms of targets, too, whose bounds may be better than those of what they are made of.
@@ -62,6 +81,7 @@ class Compact:
     """
 
     dtype: np.dtype[np.floating]
+    readers: Mapping[int, int]
     order: tuple[int, ...]
     inputs: Mapping[int, tuple[Affine, ...]]
     known: Mapping[int, tuple[Affine, ...]]
@@ -86,10 +106,12 @@ def compact(plan: Plan) -> Compact | None:
     def of(index: int, stops: frozenset[int]) -> Affine:
         return _multiplied_out(plan.graph, index, stops, dtype)
 
+    inputs = {index: tuple(of(source, ends) for source in nodes[index].inputs) for index in bent}
     return Compact(
         dtype,
+        Counter(part.node for functions in inputs.values() for affine in functions for part in affine.parts),
         tuple(sorted(bent | frozenset(plan.targets))),
-        {index: tuple(of(source, ends) for source in nodes[index].inputs) for index in bent},
+        inputs,
         {index: tuple(of(source, better) for source in nodes[index].inputs) for index in bent},
         {index: (of(index, ends), of(index, better - {index})) for index in {*plan.targets, plan.output} - bent}
         | {index: (of(index, ends), of(index, ends)) for index in {*plan.targets, plan.output} & bent},
@@ -97,43 +119,73 @@ def compact(plan: Plan) -> Compact | None:
 
 
 def _multiplied_out(graph: Graph, start: int, stops: frozenset[int], dtype: np.dtype[np.floating]) -> Affine:
-    """A node's value in terms of those at `stops`, computed with more digits than it is kept with."""
+    """A node's value in terms of those at `stops`, computed with more digits than it is kept with.
+
+    Sums of products may cancel to what even those digits do not hold: the same walk with all magnitudes says by how
+    much they may be off.
+    """
     nodes = graph.nodes
     size = nodes[start].size
-    pending = {start: np.eye(size, dtype=np.longdouble)}
-    parts: dict[int, np.ndarray] = {}
-    bias = np.zeros(size, dtype=np.longdouble)
+    exact = np.eye(size, dtype=np.longdouble)
+    pending = {start: (exact, exact)}
+    parts: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    bias, bias_terms = np.zeros((2, size), dtype=np.longdouble)
+    sums = 1.0
     for position in range(start, -1, -1):
-        a = pending.pop(position, None)
-        if a is None:
+        pair = pending.pop(position, None)
+        if pair is None:
             continue
         if position in stops:
-            parts[position] = np.ascontiguousarray(a, dtype=dtype)
+            parts[position] = pair
             continue
         node = nodes[position]
         linear = rule(node.op).linear
         if linear is None:
             raise ValueError(f"{node.name} is not linear")
+        a, terms = pair
         shift = linear.bias(node)
         if shift is not None:
-            bias += a @ np.broadcast_to(as_like(shift, a), node.shape).reshape(-1)
+            column = np.broadcast_to(as_like(shift, a), node.shape).reshape(-1)
+            bias, bias_terms = bias + a @ column, bias_terms + terms @ abs(column)
+        sums += node.size + len(nodes)
         if node.inputs:
-            for source, piece in zip(node.inputs, linear.adjoint(node, a.reshape(size, *node.shape)), strict=True):
+            positive = _with_magnitudes(node)
+            pieces = zip(
+                linear.adjoint(node, a.reshape(size, *node.shape)),
+                linear.adjoint(positive, terms.reshape(size, *node.shape)),
+                strict=True,
+            )
+            for source, (piece, part) in zip(node.inputs, pieces, strict=True):
+                more = piece.reshape(size, -1), abs(part).reshape(size, -1)
                 known = pending.get(source)
-                pending[source] = piece.reshape(size, -1) if known is None else known + piece.reshape(size, -1)
-    kept = tuple(_part(source, matrix) for source, matrix in parts.items() if matrix.any())
-    return Affine(kept, bias.astype(dtype) if bias.any() else None, size, None if bias.any() else _picked(kept))
+                pending[source] = more if known is None else (known[0] + more[0], known[1] + more[1])
+    share = sums * float(np.finfo(np.longdouble).eps) / element_type(dtype).unit
+    kept = tuple(_part(source, *pair, share, dtype) for source, pair in parts.items() if pair[1].any())
+    if not bias_terms.any():
+        return Affine(kept, None, None, size, _picked(kept))
+    sizes = abs(bias) + share * bias_terms
+    return Affine(kept, bias.astype(dtype), sizes.astype(dtype), size, None)
 
 
-def _part(source: int, matrix: np.ndarray) -> Part:
-    used = np.flatnonzero(matrix.any(axis=0))
+def _with_magnitudes(node: Node) -> Node:
+    """The node with the magnitudes of its parameters."""
+    params = {
+        key: abs(value) if value.dtype.kind == "f" else value for key, value in node.params.items()
+    }
+    return replace(node, params=MappingProxyType(params))
+
+
+def _part(source: int, exact: np.ndarray, terms: np.ndarray, share: float, dtype: np.dtype[np.floating]) -> Part:
+    used = np.flatnonzero(terms.any(axis=0))
     entries = slice(int(used[0]), int(used[-1]) + 1)
-    return Part(source, entries, np.ascontiguousarray(matrix[:, entries]))
+    matrix, sizes = (x[:, entries].astype(dtype) for x in (exact, abs(exact) + share * terms))
+    cancels = bool((sizes > CLEARLY * abs(matrix)).any())
+    return Part(source, entries, np.ascontiguousarray(matrix), np.ascontiguousarray(sizes), cancels)
 
 
 def _picked(parts: tuple[Part, ...]) -> tuple[int, np.ndarray] | None:
     if len(parts) != 1:
         return None
-    source, entries, matrix = parts[0]
+    source, entries, matrix, *_ = parts[0]
     places = matrix.argmax(axis=1)
     return (source, entries.start + places) if np.array_equal(matrix, np.eye(matrix.shape[1])[places]) else None

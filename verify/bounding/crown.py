@@ -16,9 +16,10 @@ from ..budget import NEVER, Deadline, MemoryBudget
 from ..errors import UndefinedOnRegion
 from ..kernels.relaxation import Step
 from ..ops import rule
+from ..rounding import rounding, smallest
 from .backward import LinearBound, Relaxed, backward
 from .forward import ForwardLines
-from .interval import intersect, node_interval, rounding
+from .interval import intersect, node_interval
 from .refine import box_passes
 from .refine import refine as refine_target
 
@@ -147,7 +148,7 @@ def in_chunks(
         whole = LinearBound(
             *(
                 xp.concat([getattr(part, name) for part in parts], axis=1)
-                for name in ("coefficients", "constant", "lower", "magnitude")
+                for name in ("coefficients", "constant", "lower", "lost")
             )
         )
     better = xp.maximum(whole.lower, output_rows(*state.intervals[state.plan.output], rows, offsets))
@@ -161,7 +162,7 @@ def allowance(state: Relaxed | Narrowed, bound: LinearBound, rows: Array, offset
     perhaps not finite."""
     own = bound.allowance(state.lower, state.upper)
     size = _output_size(state.intervals[state.plan.output], rows, offsets)
-    return array_namespace(rows).maximum(own, rounding(rows) * size)
+    return array_namespace(rows).maximum(own, rounding(rows, rows.shape[2]) * size)
 
 
 def _product(matrix: Array, values: Array) -> Array:
@@ -187,6 +188,6 @@ def output_rows(low: Array, high: Array, rows: Array, offsets: Array) -> Array:
     size = _output_size((low, high), rows, offsets)
     low, high = (end.reshape(end.shape[0], -1) for end in (low, high))
     least = _product(xp.clip(rows, 0, None), low) + _product(xp.clip(rows, None, 0), high) - offsets
-    least = least - rounding(rows) * size
+    least = least - rounding(rows, rows.shape[2]) * size - rows.shape[2] * smallest(rows)
     # Unbounded outputs (also times zero) and padding rows say nothing.
     return xp.where(abs(least) < xp.inf, least, -xp.inf)

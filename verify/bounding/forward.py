@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from ..arrays import array_namespace, options_like
 from ..ops import rule
 from ..ops.arrays import as_like, product, quiet, surely_finite, zeros_like_shape
-from .interval import intersect, node_interval, rounding
+from ..rounding import FEW, element_type, roundings, smallest
+from .interval import intersect, node_interval
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +32,8 @@ class Affine:
     upper_constant``.
 
     Coefficients are ``[B, n, *shape]`` (n inputs), constants ``[B, *shape]``; `terms` ``[B, *shape]`` bounds the
-    magnitudes summed so far, for rounding.
+    magnitudes summed so far, `rounded` is by how many unit roundoffs of that the lines may be off, and `floor` ``[B]``
+    is what one product that underflows adds to the terms (0.0 for constant lines).
     """
 
     lower_coefficients: Array
@@ -39,6 +41,8 @@ class Affine:
     upper_coefficients: Array
     upper_constant: Array
     terms: Array
+    rounded: float = 0.0
+    floor: Array = 0.0
 
 
 def forward_bounds(plan: Plan, lower: Array, upper: Array) -> list[Interval]:
@@ -79,7 +83,7 @@ class ForwardLines:
         self._state = state
         # Numbers that the dtype does not have, of inputs that are fixed, make no input vary.
         width = abs(state.lower) + abs(state.upper)
-        self._varies = varies = state.upper - state.lower > rounding(state.lower) * width
+        self._varies = varies = state.upper - state.lower > FEW * element_type(state.lower.dtype).unit * width
         count = int(xp.max(xp.sum(xp.astype(varies, xp.int64), axis=1)))
         # Stable, so that varying inputs come first and in order; where there are fewer, fixed ones fill up.
         self._slots = xp.argsort(xp.astype(~varies, xp.int64), axis=1, stable=True)[:, :count]
@@ -116,7 +120,26 @@ class ForwardLines:
         coefficients = xp.astype(own, lower.dtype).reshape(*own.shape[:2], *node.shape)
         low, high = (xp.where(varies, 0.0, end).reshape(-1, *node.shape) for end in (lower, upper))
         terms = xp.maximum(abs(lower), abs(upper)).reshape(-1, *node.shape)
-        return Affine(coefficients, low, coefficients, high, terms)
+        return Affine(coefficients, low, coefficients, high, terms, floor=_floor(lower, upper))
+
+
+def _floor(lower: Array, upper: Array) -> Array:
+    """A product that underflows is off by less than the smallest normal number; a coefficient multiplies an input."""
+    xp = array_namespace(lower)
+    reach = xp.sum(xp.maximum(abs(lower), abs(upper)), axis=1)
+    return smallest(lower) / element_type(lower.dtype).unit * (2.0 + 2.0 * reach)
+
+
+def _floored(terms: Array, inputs: Sequence[Affine], products: int) -> Array:
+    """The terms with what so many products for each entry may have lost by underflow."""
+    for line in inputs:
+        if not isinstance(line.floor, float):
+            return terms + products * line.floor.reshape(-1, *(1,) * (terms.ndim - 1))
+    return terms
+
+
+def _floor_of(inputs: Sequence[Affine]) -> Array:
+    return next((line.floor for line in inputs if not isinstance(line.floor, float)), 0.0)
 
 
 @quiet
@@ -144,7 +167,7 @@ def _settled(line: Affine, interval: Interval) -> Affine:
         sides.append((xp.where(usable[:, None], coefficients, 0.0), xp.where(usable, constant, end)))
     extent = xp.maximum(abs(interval[0]), abs(interval[1]))
     terms = xp.where(xp.isfinite(line.terms), line.terms, xp.where(xp.isfinite(extent), extent, 0.0))
-    return Affine(sides[0][0], sides[0][1], sides[1][0], sides[1][1], terms)
+    return Affine(sides[0][0], sides[0][1], sides[1][0], sides[1][1], terms, line.rounded, line.floor)
 
 
 def _identity(lower: Array, upper: Array, node: Node) -> Affine:
@@ -156,9 +179,8 @@ def _identity(lower: Array, upper: Array, node: Node) -> Affine:
     unit[places, places] = 1
     coefficients = xp.broadcast_to(unit[None], (batch, size, size)).reshape(batch, size, *node.shape)
     zero = zeros_like_shape((batch, *node.shape), lower)
-    return Affine(
-        coefficients, zero, coefficients, zero, xp.maximum(abs(lower), abs(upper)).reshape(batch, *node.shape)
-    )
+    terms = xp.maximum(abs(lower), abs(upper)).reshape(batch, *node.shape)
+    return Affine(coefficients, zero, coefficients, zero, terms, floor=_floor(lower, upper))
 
 
 def _constant(like: Array, interval: Interval) -> Affine:
@@ -191,12 +213,19 @@ def _through_linear(node: Node, inputs: list[Affine]) -> Affine:
         [line.lower_constant for line in inputs], [line.upper_constant for line in inputs]
     )
     terms = operator.magnitude(node, [line.terms for line in inputs])
+    fan_in = operator.sums(node)[0]
+    if fan_in > 1 or "scale" in node.params:
+        terms = _floored(terms, inputs, fan_in)
     bias = operator.bias(node)
     if bias is not None:
         shift = as_like(bias, low_constant)
         low_constant, high_constant, terms = low_constant + shift, high_constant + shift, terms + abs(shift)
     shape = (batch, size, *node.shape)
-    return Affine(low.reshape(shape), low_constant, high.reshape(shape), high_constant, terms)
+    # Lower and upper lines are added up and taken apart again: three times the sum's own allowance.
+    rounded = max(line.rounded for line in inputs) + 3.0 * roundings(fan_in)
+    return Affine(
+        low.reshape(shape), low_constant, high.reshape(shape), high_constant, terms, rounded, _floor_of(inputs)
+    )
 
 
 def _through_lines(lines: Lines, inputs: list[Affine]) -> Affine:
@@ -213,7 +242,9 @@ def _through_lines(lines: Lines, inputs: list[Affine]) -> Affine:
         high = high + rising[:, None] * line.upper_coefficients + falling[:, None] * line.lower_coefficients
         high_constant = high_constant + product(rising, line.upper_constant) + product(falling, line.lower_constant)
         terms = terms + xp.maximum(abs(low_slope), abs(high_slope)) * line.terms
-    return Affine(low, low_constant, high, high_constant, terms)
+    terms = _floored(terms, inputs, 2 * len(inputs))
+    rounded = max(line.rounded for line in inputs) + FEW * len(inputs)
+    return Affine(low, low_constant, high, high_constant, terms, rounded, _floor_of(inputs))
 
 
 @quiet
@@ -223,7 +254,7 @@ def _range(line: Affine, lower: Array, upper: Array) -> Interval:
     shape = (batch, size, *(1,) * (line.lower_coefficients.ndim - 2))
     centre, radius = (0.5 * (lower + upper)).reshape(shape), (0.5 * (upper - lower)).reshape(shape)
     xp = array_namespace(lower)
-    slack = rounding(lower) * line.terms
+    slack = element_type(lower.dtype).unit * (line.rounded + roundings(size)) * line.terms + size * smallest(lower)
     low = xp.sum(line.lower_coefficients * centre - abs(line.lower_coefficients) * radius, axis=1)
     high = xp.sum(line.upper_coefficients * centre + abs(line.upper_coefficients) * radius, axis=1)
     low, high = low + line.lower_constant - slack, high + line.upper_constant + slack

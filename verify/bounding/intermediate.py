@@ -89,11 +89,11 @@ def tighten(
             continue
         low, high = (end.reshape(end.shape[0], -1) + 0 for end in intervals[index])
         xp = array_namespace(low)
-        box, entry = xp.nonzero(Base(plan, base.lower, base.upper, intervals).undecided(index))
+        box, entry = xp.nonzero(Base(plan, base.lower, base.upper, intervals, base.charges).undecided(index))
         start = plan.graph.nodes[index].inputs[0] if node.op == "Linear" else index
         if not any(position in plan.elementwise for position in ancestors(plan, start)):
             continue
-        known = Base(plan, base.lower, base.upper, intervals)
+        known = Base(plan, base.lower, base.upper, intervals, base.charges)
         bound = partial(_bound_part, known, index, (box, entry), (low, high), iterations, deadline, note)
         run(bound, _parts(known, index, entry, max(1, rows // 2), workers, in_cones=note is None), workers)
         shape = (low.shape[0], *node.shape)

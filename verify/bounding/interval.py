@@ -1,9 +1,9 @@
 """Interval bound propagation (IBP), with rounding errors on the safe side.
 
 An affine operator is bounded in centre/radius form, ``M c + b -+ |M| r`` (Gowal et al. 2018, "On the Effectiveness of
-Interval Bound Propagation"). Floating-point evaluation of ``M c + b`` is off by at most about ``u (|M| |c| + |b|)``
-times a small factor; that term is added to the radius by using ``(1 + g) r + g |c|`` in place of ``r``, so it costs
-no further product.
+Interval Bound Propagation"). Floating-point evaluation of ``M c + b`` is off by at most ``g (|M| |c| + |b|)`` with the
+allowance g for its sums (`rounding`); that term is added to the radius by using ``(1 + g) r + g |c|`` in place of
+``r``, so it costs no further product.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from ..arrays import array_namespace
 from ..ops import rule
 from ..ops.arrays import as_like, defined, quiet
+from ..rounding import WHOLE_BELOW, rounding, smallest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,19 +24,8 @@ if TYPE_CHECKING:
     from ..graph import Array, Graph, Node
     from ..ops.rule import Interval, LinearRule, OpRule
 
-ROUNDING_STEPS = 16
-"""Unit roundoffs by which a computed sum of products may be off, relative to the sum of the products' magnitudes."""
-
-WHOLE_BELOW = 2.0**22
-"""Whole numbers of this size add up exactly in float32 and float64."""
-
 MOVES = frozenset({"Input", "Constant", "Reshape", "Transpose", "Take", "Concat"})
 """Operators that only move entries around: exact in floating point."""
-
-
-def rounding(x: Array) -> float:
-    """The relative rounding allowance of a sum of products in the dtype of `x`."""
-    return ROUNDING_STEPS * (1.2e-16 if x.dtype.itemsize == 8 else 6e-8)
 
 
 def _all_finite(arrays: Sequence[Array]) -> bool:
@@ -54,16 +44,33 @@ def node_interval(node: Node, operator: OpRule, intervals: Sequence[Interval]) -
     """
     if node.op in MOVES:
         return operator.interval(node, intervals)
-    if operator.linear is None or not _all_finite([end for pair in intervals for end in pair]):
+    if operator.linear is None:
         bounds = operator.interval(node, intervals)
-    else:
+    elif _all_finite([end for pair in intervals for end in pair]):
         bounds = _affine(node, operator.linear, intervals)
+    else:
+        bounds = _half_infinite(node, operator, operator.linear, intervals)
     return defined(*bounds)
+
+
+def _half_infinite(node: Node, operator: OpRule, linear: LinearRule, intervals: Sequence[Interval]) -> Interval:
+    """An affine operator where some input is unbounded: entries that do not read it are finite, and rounded."""
+    lower, upper = operator.interval(node, intervals)
+    xp = array_namespace(lower)
+    reaches = [xp.maximum(abs(low), abs(high)) for low, high in intervals]
+    size = linear.magnitude(node, [xp.where(xp.isfinite(reach), reach, 0.0) for reach in reaches])
+    shift = linear.bias(node)
+    if shift is not None:
+        size = size + abs(as_like(shift, size))
+    terms = linear.sums(node)[0]
+    off = 2.0 * rounding(size, terms) * size + terms * smallest(size)
+    return lower - off, upper + off
 
 
 def _affine(node: Node, linear: LinearRule, intervals: Sequence[Interval]) -> Interval:
     """``M c + b -+ |M| r`` with its rounding allowance."""
-    slack = rounding(intervals[0][0])
+    terms = linear.sums(node)[0]
+    slack = rounding(intervals[0][0], terms)
     if node.op == "Scale":
         return _scaled(node, linear, intervals, slack)
     centres = [0.5 * (lower + upper) for lower, upper in intervals]
@@ -73,6 +80,8 @@ def _affine(node: Node, linear: LinearRule, intervals: Sequence[Interval]) -> In
     ]
     centre = linear.apply(node, centres)
     radius = linear.magnitude(node, radii) + slack * abs(centre)
+    if node.op not in _SUMS:
+        radius = radius + _underflow(node, linear, intervals, centre, radius, terms)
     lower, upper = centre - radius, centre + radius
     if node.op == "Add":
         lower, upper = _exact_where_whole(node, linear, intervals, (lower, upper))
@@ -83,12 +92,34 @@ def _affine(node: Node, linear: LinearRule, intervals: Sequence[Interval]) -> In
     return lower, upper
 
 
+_SUMS = frozenset({"Add", "Sum"})
+"""Operators without products, which alone can underflow."""
+
+
+def _underflow(
+    node: Node, linear: LinearRule, intervals: Sequence[Interval], centre: Array, radius: Array, terms: int
+) -> Array | float:
+    """What products below the smallest normal number may have lost; nothing where all of them are of a zero."""
+    lost = terms * smallest(centre)
+    if not isinstance(centre, np.ndarray):
+        return lost
+    nothing = (radius == 0) & (centre == 0)
+    if not nothing.any():
+        return lost
+    at_work = linear.magnitude(node, [((low != 0) | (high != 0)).astype(low.dtype) for low, high in intervals])
+    return np.where(nothing & (at_work == 0), 0.0, lost).astype(centre.dtype, copy=False)
+
+
 def _scaled(node: Node, linear: LinearRule, intervals: Sequence[Interval], slack: float) -> Interval:
     """A scaling at the two ends, each with the allowance of its own size: one more than a number between 0 and the
     largest one is at least 1, as a softmax and a sigmoid in parts need to know."""
     lower, upper = rule(node.op).interval(node, intervals)
     shift = linear.bias(node)
     added = 0.0 if shift is None else 2.0 * slack * abs(as_like(shift, lower))
+    if "scale" in node.params:
+        # A product of numbers other than zero may have underflowed.
+        xp = array_namespace(lower)
+        added = added + xp.where((intervals[0][0] != 0) | (intervals[0][1] != 0), smallest(lower), 0.0)
     bounds = lower - slack * abs(lower) - added, upper + slack * abs(upper) + added
     return _exact_where_whole(node, linear, intervals, bounds)
 

@@ -5,38 +5,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..arrays import array_namespace
+from ..ops.arrays import surely_finite
+from ..rounding import rounding
 
 if TYPE_CHECKING:
     from ..graph import Array
-    from ..ops.rule import Interval
     from .parameters import Mixture
 
-CANCELLING = 0.25
-"""The share of the rounding allowance (`interval.ROUNDING_STEPS`) for rows of a mixture that cancel."""
-
-
-def mixed_rows(mixture: Mixture, weights: Array, interval: Interval | None) -> tuple[Array, Array, Array]:
-    """The weighted sums ``[R, m]`` of the rows, their constants ``[R]``, and how large what they sum up can be ``[R]``
-    where the value that they multiply lies in the interval (None: unknown)."""
+def mixed_rows(mixture: Mixture, weights: Array, reach: Array) -> tuple[Array, Array, Array]:
+    """The weighted sums ``[R, m]`` of the rows, their constants ``[R]``, and what rounding may have taken ``[R]`` where
+    the value that they multiply is no larger than its reach ``[m]``."""
     xp = array_namespace(weights)
     rows = (weights[:, None, :] @ mixture.rows)[:, 0]
     offsets = xp.where(weights > 0, mixture.offsets, 0.0)
     constants = -xp.sum(weights * offsets, axis=1)
-    size = abs(constants)
-    if weights.shape[1] > 1:
-        # Rows may cancel in a mixture, their rounding does not.
-        sizes = abs(offsets) + _row_sizes(mixture, interval)
-        size = xp.maximum(size, CANCELLING * xp.sum(weights * sizes, axis=1))
-    return rows, constants, size
-
-
-def _row_sizes(mixture: Mixture, interval: Interval | None) -> Array:
-    """How large the rows ``[R, S]`` can be on the boxes, summed term by term; 0 where that is unknown."""
-    xp = array_namespace(mixture.rows)
-    if interval is None:
-        return xp.zeros_like(mixture.offsets)
-    largest = xp.maximum(*(abs(end.reshape(end.shape[0], -1, 1)) for end in interval))
-    return (abs(mixture.rows) @ xp.where(xp.isfinite(largest), largest, 0.0))[:, :, 0]
+    # Rows may cancel in a mixture, their rounding does not.
+    largest = xp.where(xp.isfinite(reach), reach, 0.0)
+    size = xp.sum(weights * (abs(offsets) + abs(mixture.rows) @ largest), axis=1)
+    if not surely_finite(reach):
+        # A value without bounds can be multiplied by 0 alone.
+        unbounded = abs(mixture.rows) @ xp.astype(~xp.isfinite(reach), size.dtype)
+        size = xp.where(xp.sum(weights * unbounded, axis=1) > 0, xp.inf, size)
+    return rows, constants, rounding(rows, weights.shape[1]) * size
 
 
 def mixed_margin(mixture: Mixture, weights: Array, values: Array) -> Array:

@@ -22,10 +22,13 @@ import numpy as np
 from ..budget import NEVER, Deadline, MemoryBudget
 from ..errors import UndefinedOnRegion
 from ..ops import rule
-from ..ops.arrays import defined
+from ..ops.arrays import defined, product
+from ..rounding import FEW, element_type, rounding, smallest, unit_roundoff
 from . import crown
 from .backward import LinearBound, Relaxed
-from .interval import intersect, rounding
+from .charges import ACCURATE, underflow
+from .compact import CLEARLY
+from .interval import intersect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,23 +48,31 @@ Piece = tuple[slice, np.ndarray]
 """Coefficients ``[entries, S, B or 1]`` of a range of a node's entries."""
 
 Minima = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-"""What `LinearBound` holds, boxes last: coefficients ``[n, S, B]``, constants, minima and magnitudes ``[S, B]``."""
+"""What `LinearBound` holds, boxes last: coefficients ``[n, S, B]``, constants, minima and losses ``[S, B]``."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Step:
     """A relaxation: slopes below and their distance to those above, one array ``[size, B]`` an input, and intercepts
-    ``[size, B]`` (None where all zero)."""
+    ``[size, B]`` (None where all zero).
+
+    charge    what rounding may take for a coefficient of its value (as `charges.lines_charge`), None for nothing.
+    charges   the same for coefficients that go on to the affine functions that it reads.
+    """
 
     slopes: tuple[np.ndarray, ...]
     spread: tuple[np.ndarray, ...]
     below: np.ndarray | None
     above: np.ndarray | None
+    charge: np.ndarray | None
+    charges: tuple[np.ndarray | None, ...]
 
     def at(self, boxes: np.ndarray | slice) -> _Step:
         """The relaxation on some of the boxes."""
-        below, above = (None if x is None else x[:, boxes] for x in (self.below, self.above))
-        return _Step(tuple(x[:, boxes] for x in self.slopes), tuple(x[:, boxes] for x in self.spread), below, above)
+        below, above, charge = (None if x is None else x[:, boxes] for x in (self.below, self.above, self.charge))
+        charges = tuple(None if x is None else x[:, boxes] for x in self.charges)
+        slopes, spread = (tuple(x[:, boxes] for x in side) for side in (self.slopes, self.spread))
+        return _Step(slopes, spread, below, above, charge, charges)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +82,7 @@ class Narrowed:
     lower, upper   the boxes, ``[B, n]``.
     intervals      bounds ``[B, *shape]`` of targets and the output, by node index.
     steps          relaxations of the nonlinear nodes, by node index, ascending.
+    reaches        largest magnitudes ``[size, B]`` of the input and the nonlinear nodes, by node index.
     """
 
     plan: Plan
@@ -79,11 +91,13 @@ class Narrowed:
     upper: np.ndarray
     intervals: dict[int, Interval]
     steps: dict[int, _Step]
+    reaches: dict[int, np.ndarray]
 
     def at(self, boxes: np.ndarray | slice) -> Narrowed:
         """The relaxations so far on some of the boxes, without intervals."""
         steps = {index: step.at(boxes) for index, step in self.steps.items()}
-        return Narrowed(self.plan, self.form, self.lower[boxes], self.upper[boxes], {}, steps)
+        reaches = {index: reach[:, boxes] for index, reach in self.reaches.items()}
+        return Narrowed(self.plan, self.form, self.lower[boxes], self.upper[boxes], {}, steps, reaches)
 
 
 def relax(
@@ -141,7 +155,7 @@ def _narrowed(
     nodes = plan.graph.nodes
     batch = box[0].shape[0]
     values: dict[int, Interval] = {plan.input: (_boxes_last(box[0]), _boxes_last(box[1]))}
-    state = Narrowed(plan, form, box[0], box[1], {}, {})
+    state = Narrowed(plan, form, box[0], box[1], {}, {}, {plan.input: _reach(values[plan.input])})
     for index in form.order:
         node = nodes[index]
         if index in form.inputs:
@@ -152,7 +166,10 @@ def _narrowed(
             low, high = defined(*operator.interval(node, inputs))
             values[index] = _boxes_last(low, batch), _boxes_last(high, batch)
             if operator.relax is not None:
-                state.steps[index] = _prepared(operator.relax(node, inputs), batch)
+                charges = tuple(_charge(affine, state) for affine in form.inputs[index])
+                reaches = [_reach(pair) for pair in ranges]
+                state.steps[index] = _prepared(operator.relax(node, inputs), batch, charges, reaches)
+            state.reaches[index] = _reach(values[index])
         if index not in plan.targets:
             continue
         exact, known = form.targets[index]
@@ -165,6 +182,8 @@ def _narrowed(
         if not on_input:
             deadline.check()
             values[index] = _refined(state, exact, values[index], plan.targets[index].kinked)
+        if index in form.inputs:
+            state.reaches[index] = _reach(values[index])
     if plan.output not in values:
         values[plan.output] = _range(form.targets[plan.output][1], values)
     for index in {*plan.targets, plan.output}:
@@ -187,22 +206,61 @@ def _range(affine: Affine, values: Mapping[int, Interval]) -> Interval:
         low, high = values[node]
         return low[places], high[places]
     some = next(iter(values.values()))[0]
-    slack = rounding(some)
+    terms = 1 + sum(part.matrix.shape[1] for part in affine.parts)
+    slack = rounding(some, terms)
     centre = np.zeros((affine.size, some.shape[1]), some.dtype)
     radius = np.zeros_like(centre)
-    for source, entries, matrix in affine.parts:
+    for source, entries, matrix, sizes, cancels in affine.parts:
         low, high = (end[entries] for end in values[source])
         middle = 0.5 * (low + high)
-        radius += _times(abs(matrix), (0.5 + slack) * (high - low) + slack * abs(middle))
+        rounded = CLEARLY * slack * ((high - low) + abs(middle))
+        if cancels:
+            radius += _times(abs(matrix), 0.5 * (high - low)) + _times(sizes, rounded)
+        else:
+            radius += _times(abs(matrix), 0.5 * (high - low) + rounded)
         centre += _times(matrix, middle)
     if affine.bias is not None:
-        radius += slack * abs(affine.bias[:, None])
+        radius += slack * affine.bias_sizes[:, None]
         centre += affine.bias[:, None]
     radius += slack * abs(centre)
+    # Where everything read is 0, nothing can have underflowed.
+    radius += np.where((radius == 0) & (centre == 0), 0, terms * smallest(some)).astype(some.dtype, copy=False)
     return defined(centre - radius, centre + radius)
 
 
-def _prepared(lines: Lines, batch: int) -> _Step:
+def _reach(values: Interval) -> np.ndarray:
+    """The largest magnitudes ``[size, B]``."""
+    return np.maximum(abs(values[0]), abs(values[1]))
+
+
+def _charge(affine: Affine, state: Narrowed) -> np.ndarray | None:
+    """What rounding may take for each coefficient ``[size, B]`` that goes back through an affine function, as
+    `charges.linear_charge`; None where it only picks entries that nothing else reads."""
+    merged = sum(state.form.readers.get(part.node, 1) for part in affine.parts)
+    if affine.picked is not None:
+        if merged <= 1:
+            return None
+        source, places = affine.picked
+        reach = state.reaches[source][places]
+        return element_type(reach.dtype).unit * (FEW + merged) * reach
+    like = state.lower
+    total = np.zeros((affine.size, like.shape[0]), dtype=like.dtype)
+    tiny = smallest(like) * (affine.size + merged)
+    for source, entries, _, sizes, _ in affine.parts:
+        reach = np.where(sizes.any(axis=0)[:, None], state.reaches[source][entries], 0)
+        # (Where a value is unbounded, so is what reads it: no coefficient underflows on the way there alone.)
+        bounded = np.where(np.isfinite(reach), reach, 0)
+        total += _times(sizes, reach) + tiny / affine.size * bounded.sum(axis=0)
+    total *= rounding(like, affine.size + merged)
+    total += tiny
+    if affine.bias_sizes is not None:
+        total += rounding(like, affine.size) * affine.bias_sizes[:, None]
+    return total
+
+
+def _prepared(
+    lines: Lines, batch: int, charges: tuple[np.ndarray | None, ...], reaches: list[np.ndarray]
+) -> _Step:
     """A relaxation with boxes last."""
 
     def intercept(x: np.ndarray) -> np.ndarray | None:
@@ -210,7 +268,29 @@ def _prepared(lines: Lines, batch: int) -> _Step:
 
     slopes = tuple(_boxes_last(slope, batch) for slope in lines.lower_slopes)
     spread = tuple(_boxes_last(above, batch) - below for above, below in zip(lines.upper_slopes, slopes, strict=True))
-    return _Step(slopes, spread, intercept(lines.lower_intercept), intercept(lines.upper_intercept))
+    below, above = intercept(lines.lower_intercept), intercept(lines.upper_intercept)
+    return _Step(slopes, spread, below, above, _lines_charge(slopes, spread, (below, above), reaches), charges)
+
+
+def _lines_charge(
+    slopes: tuple[np.ndarray, ...],
+    spread: tuple[np.ndarray, ...],
+    intercepts: tuple[np.ndarray | None, np.ndarray | None],
+    reaches: list[np.ndarray],
+) -> np.ndarray | None:
+    """As `charges.lines_charge`."""
+    below, above = intercepts
+    sizes = [abs(slope) + abs(width) for slope, width in zip(slopes, spread, strict=True)]
+    if (below is None or (below <= 0).all()) and (above is None or (above >= 0).all()):
+        ends = [abs(slope + width) for slope, width in zip(slopes, spread, strict=True)]
+        if all((size <= ACCURATE * end).all() for size, end in zip(sizes, ends, strict=True)):
+            return None
+    unit = element_type(slopes[0].dtype).unit
+    total = sum(4.0 * unit * product(size, reach) for size, reach in zip(sizes, reaches, strict=True))
+    for intercept in intercepts:
+        if intercept is not None:
+            total = total + rounding(slopes[0], len(intercept)) * abs(intercept)
+    return np.asarray(total)
 
 
 def _refined(state: Narrowed, affine: Affine, known: Interval, kinked: bool) -> Interval:
@@ -263,32 +343,43 @@ def _backward(state: Narrowed, affine: Affine, rows: np.ndarray, constant: np.nd
 
     As `backward.backward`, with the boxes last.
     """
-    total, magnitude = constant, abs(constant)
+    unit = unit_roundoff(rows)
+    total, lost = constant, unit * abs(constant)
     pending: dict[int, list[Piece]] = {}
 
-    def add(part: np.ndarray) -> None:
-        nonlocal total, magnitude
-        total, magnitude = total + part, magnitude + abs(part)
+    def add(part: np.ndarray, share: float = 0.0) -> None:
+        nonlocal total, lost
+        total = total + part
+        lost = lost + (unit * abs(total) + share * abs(part))
 
-    def arrive(through: Affine, a: np.ndarray) -> None:
+    def arrive(through: Affine, a: np.ndarray, charge: np.ndarray | None) -> None:
+        nonlocal lost
         size, count, boxes = a.shape
         flat = a.reshape(size, -1)
+        if charge is not None:
+            lost = lost + _charged(a, charge)
         if through.bias is not None:
             add(_times(through.bias[None], flat).reshape(count, boxes))
-        for source, entries, matrix in through.parts:
+        for source, entries, matrix, *_ in through.parts:
             pending.setdefault(source, []).append((entries, _times(matrix.T, flat).reshape(-1, count, boxes)))
 
-    arrive(affine, rows)
+    arrive(affine, rows, _charge(affine, state))
     for index in reversed(state.steps):
         if index not in pending:
             continue
         step = state.steps[index]
         a = _together(pending.pop(index), step.slopes[0].shape[0])
         negative = np.minimum(a, 0)
+        share = 0.0
+        if step.charge is None:
+            # The terms of each constant have one sign, so that their sum is their magnitude.
+            share = rounding(a, len(a))
+        else:
+            lost = lost + _charged(a, step.charge)
         if step.above is not None:
-            add(np.einsum("nsb,nb->sb", negative, step.above))
+            add(np.einsum("nsb,nb->sb", negative, step.above), share)
         if step.below is not None:
-            add(np.einsum("nsb,nb->sb", a - negative, step.below))
+            add(np.einsum("nsb,nb->sb", a - negative, step.below), share)
         last = len(step.slopes) - 1
         everywhere = a.shape[2] == step.slopes[0].shape[1]
         for number, (slope, spread) in enumerate(zip(step.slopes, step.spread, strict=True)):
@@ -296,8 +387,16 @@ def _backward(state: Narrowed, affine: Affine, rows: np.ndarray, constant: np.nd
             own = (a, negative) if number == last and everywhere else (None, None)
             carried = np.multiply(a, slope[:, None], out=own[0])
             carried += np.multiply(negative, spread[:, None], out=own[1])
-            arrive(state.form.inputs[index][number], carried)
-    return _least(state, pending.get(state.plan.input, []), total, magnitude)
+            arrive(state.form.inputs[index][number], carried, step.charges[number])
+    return _least(state, pending.get(state.plan.input, []), total, lost)
+
+
+def _charged(a: np.ndarray, charge: np.ndarray) -> np.ndarray:
+    """What rounding may take ``[S, B]`` from coefficients ``[size, S, B or 1]``; coefficients of 0 take nothing."""
+    total = np.einsum("nsb,nb->sb", abs(a), charge)
+    if np.isnan(total).any():
+        total = product(abs(a), charge[:, None]).sum(axis=0)
+    return total
 
 
 def _times(matrix: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -318,18 +417,21 @@ def _together(pieces: list[Piece], size: int) -> np.ndarray:
     return total
 
 
-def _least(state: Narrowed, pieces: list[Piece], constant: np.ndarray, magnitude: np.ndarray) -> Minima:
+def _least(state: Narrowed, pieces: list[Piece], constant: np.ndarray, lost: np.ndarray) -> Minima:
     """Minimise over the boxes, less the rounding allowance, as `backward` does."""
     lower, upper = _boxes_last(state.lower), _boxes_last(state.upper)
     size, boxes = lower.shape
     a = _together(pieces, size) if pieces else np.zeros((size, constant.shape[0], 1), constant.dtype)
     centre, radius = 0.5 * (lower + upper), 0.5 * (upper - lower)
-    slack = rounding(a)
-    reach = radius + slack * (abs(centre) + radius)
-    constant = constant - slack * magnitude
-    minimum = np.einsum("nsb,nb->sb", a, centre) - np.einsum("nsb,nb->sb", abs(a), reach) + constant
+    slack = rounding(a, size)
+    extent = abs(centre) + radius
+    reach = radius + slack * extent
+    value = np.einsum("nsb,nb->sb", a, centre) - np.einsum("nsb,nb->sb", abs(a), reach)
+    lost = 1.01 * lost + unit_roundoff(a) * (abs(value) + 2.0 * abs(constant)) + underflow(extent.T)
+    constant = constant - lost
+    minimum = value + constant
     # A sum that overflowed says nothing, even where it came out as plus infinity.
     minimum = np.where(abs(minimum) < np.inf, minimum, -np.inf)
     shape = (constant.shape[0], boxes)
-    constant, magnitude = (np.broadcast_to(x, shape) for x in (constant, magnitude))
-    return np.broadcast_to(a, (size, *shape)), constant, minimum, magnitude
+    constant, lost = (np.broadcast_to(x, shape) for x in (constant, lost))
+    return np.broadcast_to(a, (size, *shape)), constant, minimum, lost

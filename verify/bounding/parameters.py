@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from ..arrays import array_namespace
 from ..ops.arrays import zeros_like_shape
+from .charges import Charges
 from .families import Family, make_family
 from .updates import put
 
@@ -70,17 +71,17 @@ class Objective(NamedTuple):
 
 class Reached(NamedTuple):
     """An evaluation under way before the node at place `number` of the order: waiting coefficients by node, constants
-    and their magnitudes ``[R]``."""
+    and what rounding may have taken from them ``[R]``."""
 
     number: int
     pending: dict[int, Array]
     total: Array
-    magnitude: Array
+    lost: Array
 
     def rows(self, index: Array) -> Reached:
         """The same of the rows at `index`."""
         pending = {node: a[index] for node, a in self.pending.items()}
-        return Reached(self.number, pending, self.total[index], self.magnitude[index])
+        return Reached(self.number, pending, self.total[index], self.lost[index])
 
 
 @dataclass
@@ -168,12 +169,23 @@ def starting(
 @dataclass(frozen=True, eq=False)
 class Base:
     """What the optimiser takes as given: boxes ``[B, n]`` and bounds ``[B, *shape]`` of the inputs of nonlinear nodes
-    by node index (others may be absent); B is 1 or the number of rows."""
+    by node index (others may be absent); B is 1 or the number of rows.
+
+    charges   what rounding may take from coefficients at each node, on all boxes; those of a base with wider bounds
+              serve as well, and need not be worked out again.
+    """
 
     plan: Plan
     lower: Array
     upper: Array
     intervals: Mapping[int, Interval]
+    charges: Charges = field(default=None, repr=False)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        """Charges that are not given follow from the bounds."""
+        if self.charges is None:
+            known = {self.plan.input: _shaped(self.plan, self.lower, self.upper), **self.intervals}
+            object.__setattr__(self, "charges", Charges(self.plan.graph, known, self.lower, joint=True))
 
     def rows(self, index: Array) -> Base:
         """The base of the batch entries at `index`."""
@@ -182,7 +194,7 @@ class Base:
             return x if x.shape[0] == 1 else x[index]
 
         intervals = {node: (cut(low), cut(high)) for node, (low, high) in self.intervals.items()}
-        return Base(self.plan, cut(self.lower), cut(self.upper), intervals)
+        return Base(self.plan, cut(self.lower), cut(self.upper), intervals, self.charges)
 
     def undecided(self, target: int) -> Array:
         """Which entries ``[B, n]`` of a node that a nonlinear one reads have bounds worth optimising."""
@@ -198,6 +210,11 @@ class Base:
             for index in ancestors(self.plan, start)
             if index in self.plan.elementwise
         }
+
+
+def _shaped(plan: Plan, lower: Array, upper: Array) -> Interval:
+    shape = plan.graph.nodes[plan.input].shape
+    return lower.reshape(-1, *shape), upper.reshape(-1, *shape)
 
 
 def ancestors(plan: Plan, start: int) -> list[int]:

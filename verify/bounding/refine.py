@@ -15,6 +15,7 @@ from ..arrays import array_namespace, options_like
 from ..budget import Deadline, MemoryBudget
 from ..ops.arrays import as_like, zeros_like_shape
 from .backward import Carried, Relaxed, backward, single, step_of, through
+from .charges import Charges
 from .columns import BoxPass
 from .interval import intersect
 from .live import neighbours
@@ -81,6 +82,7 @@ def box_passes(state: Relaxed) -> list[BoxPass] | None:
             (state.lower[box], state.upper[box]),
             partial(step_of, state, box),
             partial(_through_one, state, box),
+            state.charges.box(box) if isinstance(state.charges, Charges) else state.charges,
         )
         for box in range(state.lower.shape[0])
     ]

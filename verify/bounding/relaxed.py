@@ -40,31 +40,41 @@ class Observed(NamedTuple):
     output: Array
 
 
-def carry(family: Family, chosen: Chosen) -> tuple[tuple[Array, ...], Array | None]:
-    """Coefficients ``[R, n]`` of a node carried to its inputs through the chosen lines, and the constant ``[R]`` that
-    this adds to the bound (None for zero)."""
+def carry(family: Family, chosen: Chosen) -> tuple[tuple[Array, ...], Array | None, Array | None]:
+    """Coefficients ``[R, n]`` of a node carried to its inputs through the chosen lines, the constant ``[R]`` that
+    this adds to the bound (None for zero), and the sum ``[R]`` of its terms' magnitudes."""
     a = chosen.coefficients
     if family.through_origin:
         return _carry_relu(family, chosen.lower.slopes[0], a)
     xp = array_namespace(a)
     if chosen.lower is chosen.upper:
         slopes, intercept = chosen.lower.slopes, chosen.lower.intercept
-        return tuple(a * slope for slope in slopes), None if intercept is None else xp.sum(a * intercept, axis=1)
+        constant, size = (None, None) if intercept is None else _total(a * intercept)
+        return tuple(a * slope for slope in slopes), constant, size
     negative = xp.clip(a, None, 0)
     positive = a - negative
     total: Array | None = None
+    size: Array | None = None
     for part, side in ((positive, chosen.lower), (negative, chosen.upper)):
         if side.intercept is not None:
-            term = xp.sum(part * side.intercept, axis=1)
+            term, own = _total(part * side.intercept)
             total = term if total is None else total + term
+            size = own if size is None else size + own
     pieces = tuple(
         positive * slope_below + negative * slope_above
         for slope_below, slope_above in zip(chosen.lower.slopes, chosen.upper.slopes, strict=True)
     )
-    return pieces, total
+    return pieces, total, size
 
 
-def _carry_relu(family: Family, slope: Array, a: Array) -> tuple[tuple[Array, ...], Array]:
+def _total(terms: Array) -> tuple[Array, Array]:
+    """The sum of terms ``[R, n]`` and that of their magnitudes."""
+    xp = array_namespace(terms)
+    return xp.sum(terms, axis=1), xp.sum(abs(terms), axis=1)
+
+
+def _carry_relu(family: Family, slope: Array, a: Array) -> tuple[tuple[Array, ...], Array, Array]:
+    """(The intercept above a ReLU is not negative, so that all terms have one sign.)"""
     above, intercept = family.upper.slopes[0], required(family.upper.intercept, "an intercept above every ReLU")
     xp = array_namespace(a)
     if isinstance(a, np.ndarray):
@@ -75,9 +85,10 @@ def _carry_relu(family: Family, slope: Array, a: Array) -> tuple[tuple[Array, ..
         carried *= slope
         negative *= above
         carried += negative
-        return (carried,), constant
+        return (carried,), constant, abs(constant)
     negative = xp.clip(a, None, 0)
-    return ((a - negative) * slope + negative * above,), xp.sum(negative * intercept, axis=1)
+    constant = xp.sum(negative * intercept, axis=1)
+    return ((a - negative) * slope + negative * above,), constant, abs(constant)
 
 
 def follow(family: Family, chosen: Chosen, inputs: list[Array]) -> Array:

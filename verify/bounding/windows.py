@@ -22,11 +22,10 @@ SEED_TERMS = 8
 
 
 class Carried(NamedTuple):
-    """Windows on the inputs, one each, and a constant to add with the magnitudes of its terms (``[rows]`` or None)."""
+    """Windows on the inputs, one each, and a constant to add (``[rows]`` or None)."""
 
     pieces: tuple[Patches, ...]
     part: np.ndarray | None = None
-    size: np.ndarray | None = None
 
 
 def carry(structure: Structure, position: int, piece: Patches) -> Carried | None:
@@ -44,17 +43,24 @@ def carry(structure: Structure, position: int, piece: Patches) -> Carried | None
         piece = piece.within(spatial(node.shape))
         kernel = spatial(node.params["weight"].shape)
         below = patches.through_transposed(piece, structure.kernel(position), kernel, window_of(node))
-        return Carried((below,), *bias_of(node, piece))
+        return Carried((below,), bias_of(node, piece))
     return None
 
 
-def bias_of(node: Node, piece: Patches) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """What the bias of a convolution (or its transpose) adds to rows without overhang, and its terms' magnitudes."""
+def carries(structure: Structure, position: int) -> bool:
+    """Whether `carry` treats the node."""
+    node = structure.nodes[position]
+    if node.op == "Concat":
+        return node.attributes["axis"] % len(node.shape) == 1 and all(map(is_image, node.input_shapes))
+    if node.op == "Take":
+        return structure.movement(position) is not None
+    return node.op == "Scale" or is_plane_enlarging(node)
+
+
+def bias_of(node: Node, piece: Patches) -> np.ndarray | None:
+    """What the bias of a convolution (or its transpose) adds to rows without overhang."""
     bias = node.params.get("bias")
-    if bias is None:
-        return None, None
-    sums, sizes = (values.sum(axis=(0, 1)) for values in (piece.values, abs(piece.values)))
-    return bias @ sums, abs(bias) @ sizes
+    return None if bias is None else bias @ piece.values.sum(axis=(0, 1))
 
 
 def _scaled(node: Node, piece: Patches) -> Carried:
@@ -67,11 +73,8 @@ def _scaled(node: Node, piece: Patches) -> Carried:
     if not tables:
         return Carried((piece,))
     found = list(patches.look_up(np.stack(tables), piece))
-    part = size = None
-    if "shift" in node.params:
-        terms = piece.values * found.pop()
-        part, size = terms.sum(axis=(0, 1, 2)), abs(terms).sum(axis=(0, 1, 2))
-    return Carried((piece._replace(values=piece.values * found[0]) if found else piece,), part, size)
+    part = (piece.values * found.pop()).sum(axis=(0, 1, 2)) if "shift" in node.params else None
+    return Carried((piece._replace(values=piece.values * found[0]) if found else piece,), part)
 
 
 def _moved(how: Shift | Repeat | None, node: Node, piece: Patches) -> Carried | None:

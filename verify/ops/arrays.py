@@ -8,11 +8,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..arrays import array_namespace
+from ..rounding import smallest, unit_roundoff
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..graph import Array, Node
+
+__all__ = [
+    "as_like",
+    "bound_by_constants",
+    "defined",
+    "four_corners",
+    "index_parameter",
+    "inner",
+    "parameter",
+    "product",
+    "quiet",
+    "same_batch",
+    "smallest",
+    "surely_finite",
+    "unit_roundoff",
+    "zeros_like_shape",
+]
 
 quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
 """Decorator: infinities are legitimate here, so numpy must not warn about the intermediate NaN that are replaced."""
@@ -38,16 +56,6 @@ def index_parameter(node: Node, key: str, like: Array) -> Array:
     if type(value) is type(like):
         return value
     return array_namespace(like).asarray(value, device=like.device)
-
-
-def unit_roundoff(x: Array) -> float:
-    """The distance from 1 to the next larger number of the dtype of `x`."""
-    return 2.220446049250313e-16 if x.dtype.itemsize == 8 else 1.1920928955078125e-07
-
-
-def smallest(x: Array) -> float:
-    """The smallest positive normal number of the dtype of `x`."""
-    return 2.2250738585072014e-308 if x.dtype.itemsize == 8 else 1.1754943508222875e-38
 
 
 @quiet

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
@@ -54,6 +55,14 @@ def _bias(node: Node) -> Array | None:
     return array_namespace(bias).broadcast_to(column, node.shape)
 
 
+def _sums(node: Node) -> tuple[int, int]:
+    """A weight ``[A, B / groups, *window]`` is of A channels on one side and B on the other: at most the larger sum."""
+    first, second, *window = (int(size) for size in node.params["weight"].shape)
+    own = first // int(node.attributes["groups"])
+    area = math.prod(window)
+    return max(second, own) * area, max(second, own) * area
+
+
 def _rule(kernel: Kernel, adjoint_kernel: Kernel) -> LinearRule:
     """The linear rule of a kernel and its transpose, both with the same weight."""
 
@@ -72,7 +81,7 @@ def _rule(kernel: Kernel, adjoint_kernel: Kernel) -> LinearRule:
     def adjoint(node: Node, a: Array) -> tuple[Array, ...]:
         return (_folded(node, adjoint_kernel, a, parameter(node, "weight", a)),)
 
-    return LinearRule(apply=apply, apply_linear=apply_linear, magnitude=magnitude, adjoint=adjoint, bias=_bias)
+    return LinearRule(apply=apply, apply_linear=apply_linear, magnitude=magnitude, adjoint=adjoint, bias=_bias, sums=_sums)
 
 
 CONV = _rule(_forwards, _conv_backwards)

@@ -6,6 +6,7 @@ Interval bounds of a linear operator ``y = M x + b`` are, with centre ``c`` and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
@@ -35,14 +36,21 @@ def no_bias(node: Node) -> Array | None:
     return None
 
 
-def entrywise_row(apply: Map, adjoint: Adjoint, summary: str) -> OpRule:
+def one_each(node: Node) -> tuple[int, int]:
+    """The sums of an operator that takes entry to entry."""
+    return 1, 1
+
+
+def entrywise_row(
+    apply: Map, adjoint: Adjoint, summary: str, sums: Callable[[Node], tuple[int, int]] = one_each
+) -> OpRule:
     """The row of an operator that only moves or adds entries (coefficients 0 and 1, no constant)."""
 
     @quiet
     def interval(node: Node, intervals: Sequence[Interval]) -> Interval:
         return apply(node, [lower for lower, _ in intervals]), apply(node, [upper for _, upper in intervals])
 
-    rule = LinearRule(apply=apply, apply_linear=apply, magnitude=apply, adjoint=adjoint, bias=no_bias)
+    rule = LinearRule(apply=apply, apply_linear=apply, magnitude=apply, adjoint=adjoint, bias=no_bias, sums=sums)
     return OpRule(evaluate=apply, interval=interval, linear=rule, summary=summary)
 
 
@@ -76,6 +84,7 @@ CONSTANT = LinearRule(
     magnitude=_constant_zero,
     adjoint=lambda node, a: (),
     bias=lambda node: node.params["value"],
+    sums=one_each,
 )
 
 
@@ -111,12 +120,18 @@ def _dense_bias(node: Node) -> Array | None:
     return array_namespace(bias).broadcast_to(bias, node.shape)
 
 
+def _dense_sums(node: Node) -> tuple[int, int]:
+    outputs, inputs = node.params["weight"].shape
+    return int(inputs), int(outputs)
+
+
 DENSE = LinearRule(
     apply=_dense,
     apply_linear=_dense_linear,
     magnitude=_dense_magnitude,
     adjoint=_dense_adjoint,
     bias=_dense_bias,
+    sums=_dense_sums,
 )
 
 
@@ -159,6 +174,7 @@ SCALE = LinearRule(
     magnitude=_scale_magnitude,
     adjoint=lambda node, a: (_scale_linear(node, [a]),),
     bias=_scale_bias,
+    sums=one_each,
 )
 
 
@@ -189,7 +205,18 @@ def _add_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
     return defined(_signed_sum(signs, low_ends), _signed_sum(signs, high_ends))
 
 
-ADD = LinearRule(apply=_add, apply_linear=_add, magnitude=_add_magnitude, adjoint=_add_adjoint, bias=no_bias)
+def _add_sums(node: Node) -> tuple[int, int]:
+    return len(node.inputs), 1
+
+
+ADD = LinearRule(
+    apply=_add,
+    apply_linear=_add,
+    magnitude=_add_magnitude,
+    adjoint=_add_adjoint,
+    bias=no_bias,
+    sums=_add_sums,
+)
 
 
 # --- shape -----------------------------------------------------------------------------------------------------------
@@ -254,6 +281,10 @@ def _sum_adjoint(node: Node, a: Array) -> tuple[Array, ...]:
     return (array_namespace(a).broadcast_to(a.reshape(a.shape[0], *kept), (a.shape[0], *shape)),)
 
 
+def _sum_sums(node: Node) -> tuple[int, int]:
+    return max(1, math.prod(node.input_shapes[0]) // max(1, node.size)), 1
+
+
 # --- rows ------------------------------------------------------------------------------------------------------------
 
 
@@ -275,6 +306,6 @@ ROWS: Mapping[str, OpRule] = MappingProxyType(
         "Reshape": entrywise_row(_reshape, _reshape_adjoint, "The same entries in another shape."),
         "Transpose": entrywise_row(_transpose, _transpose_adjoint, "Permutation of axes."),
         "Concat": entrywise_row(_concat, _concat_adjoint, "Arrays joined along an axis."),
-        "Sum": entrywise_row(_sum, _sum_adjoint, "Sum over axes."),
+        "Sum": entrywise_row(_sum, _sum_adjoint, "Sum over axes.", _sum_sums),
     }
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -112,12 +113,20 @@ def _result_matrix(node: Node, a: Array, lead: int, left: Sequence[int], right: 
     return a.reshape(*a.shape[:lead], *core)
 
 
+def _const_sums(node: Node) -> tuple[int, int]:
+    """Products of all the constant's matrices that one input may be broadcast to are added up backwards."""
+    *stack, rows, columns = _as_left(node.params["matrix"], 0).shape
+    depth = max(int(rows), int(columns))
+    return depth, depth * max(1, math.prod(int(size) for size in stack))
+
+
 CONST_MATMUL = LinearRule(
     apply=_const_linear,
     apply_linear=_const_linear,
     magnitude=_const_magnitude,
     adjoint=_const_adjoint,
     bias=no_bias,
+    sums=_const_sums,
 )
 
 
@@ -197,6 +206,12 @@ def _matmul_backward(node: Node, intervals: Sequence[Interval], a: Array) -> tup
 
 
 @quiet
+def _matmul_terms(node: Node, reaches: Sequence[Array]) -> Array:
+    """Two planes' coefficients, the products of the centres and those of the radii."""
+    return 4.0 * _matmul(node, reaches)
+
+
+@quiet
 def _matmul_vjp(node: Node, xs: Sequence[Array], y: Array, gradient: Array) -> tuple[Array, ...]:
     left, right = _factors(xs[0], xs[1], 1, 1)
     full = _result_matrix(node, gradient, 1, *node.input_shapes)
@@ -215,6 +230,7 @@ ROWS: Mapping[str, OpRule] = MappingProxyType(
             evaluate=_matmul,
             interval=_matmul_interval,
             backward=_matmul_backward,
+            terms=_matmul_terms,
             vjp=_matmul_vjp,
             summary="Matrix product of two variables.",
         ),

@@ -34,6 +34,7 @@ class LinearRule:
     adjoint(node, a)     ``M^T a``: coefficients ``[R, *shape]`` on the output to a tuple of ``[R, *shape_k]`` on the
                          inputs.
     bias(node)           ``b`` as an array ``[*shape]`` (or broadcastable to it), or None when it is zero.
+    sums(node)           how many products at most an entry of ``M x`` sums up, and how many an entry of ``M^T a``.
     """
 
     apply: Callable[[Node, Sequence[Array]], Array]
@@ -41,6 +42,7 @@ class LinearRule:
     magnitude: Callable[[Node, Sequence[Array]], Array]
     adjoint: Callable[[Node, Array], tuple[Array, ...]]
     bias: Callable[[Node], Array | None]
+    sums: Callable[[Node], tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,9 @@ class OpRule:
     returns
                                    (one ``[B, S, *shape_k]`` an input, constants ``[B, S]``) such that
                                    ``sum_k <a_k, x_k> + constant <= <a, y>`` on the intervals.
+    terms(node, reaches)           for operators with `backward`: the sum ``[B, *shape]`` of the magnitudes of all terms
+                                   in the relaxation of each entry, where inputs are no larger than ``[B, *shape_k]``;
+                                   None: the entry's own magnitude.
     vjp(node, xs, y, gradient)     gradient of ``<gradient, y>`` by each input (a subgradient at kinks; through
     step functions, of a smooth function beside them);
                                    None for linear operators, whose adjoint serves.
@@ -100,5 +105,6 @@ class OpRule:
     relax: Relax | None = None
     curved: bool = False
     backward: Callable[[Node, Sequence[Interval], Array], tuple[tuple[Array, ...], Array]] | None = None
+    terms: Callable[[Node, Sequence[Array]], Array] | None = None
     vjp: Callable[[Node, Sequence[Array], Array, Array], tuple[Array, ...]] | None = None
     summary: str = ""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..arrays import array_namespace
+from ..arrays import array_namespace, to_numpy
 from .arrays import index_parameter, zeros_like_shape
 from .rule import Interval, LinearRule, OpRule
 
@@ -117,12 +117,20 @@ def _take_bias(node: Node) -> Array | None:
     return xp.astype(padded, xp.float64) * max(-largest, min(largest, fill))
 
 
+def _take_sums(node: Node) -> tuple[int, int]:
+    """How often one entry of the input is taken."""
+    indices = to_numpy(node.params["indices"]).reshape(-1)
+    taken = indices[indices >= 0]
+    return 1, int(np.bincount(taken).max()) if taken.size else 1
+
+
 TAKE = LinearRule(
     apply=_take,
     apply_linear=_take_linear,
     magnitude=_take_linear,
     adjoint=_take_adjoint,
     bias=_take_bias,
+    sums=_take_sums,
 )
 
 ROWS: Mapping[str, OpRule] = MappingProxyType(

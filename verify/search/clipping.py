@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..arrays import array_namespace
-from ..bounding.interval import rounding
+from ..rounding import rounding
 
 if TYPE_CHECKING:
     from ..graph import Array
@@ -28,12 +28,13 @@ def clip(lower: Array, upper: Array, coefficients: Array, constant: Array) -> tu
     at_low, at_high = coefficients * low, coefficients * high
     least = xp.minimum(at_low, at_high)
     terms = xp.sum(xp.maximum(abs(at_low), abs(at_high)), axis=-1) + abs(constant)
-    rest = (xp.sum(least, axis=-1) + constant)[:, :, None] - least - rounding(coefficients) * terms[:, :, None]
+    share = 2.0 * rounding(coefficients, coefficients.shape[2])
+    rest = (xp.sum(least, axis=-1) + constant)[:, :, None] - least - share * terms[:, :, None]
     # Coefficients too small against the row's terms say nothing about their coordinate.
     weight = abs(coefficients)
-    usable = weight * (high - low) > rounding(coefficients) * terms[:, :, None]
+    usable = weight * (high - low) > share * terms[:, :, None]
     edge = xp.where(usable, -rest / xp.where(usable, coefficients, 1.0), 0.0)
-    slack = rounding(coefficients) * abs(edge)
+    slack = share * abs(edge)
     new_high = xp.where(usable & (coefficients > 0), xp.minimum(high, edge + slack), high)
     new_low = xp.where(usable & (coefficients < 0), xp.maximum(low, edge - slack), low)
     return new_low, new_high

@@ -166,7 +166,7 @@ class Layout:
         lower, upper = own(self.base.lower), own(self.base.upper)
         if self.box is not None:
             lower, upper = (end.reshape(count, -1) for end in intervals[self.box.node])
-        return Base(self.base.plan, lower, upper, intervals)
+        return Base(self.base.plan, lower, upper, intervals, self.base.charges)
 
     def parameters(self, domains: Branches, families: Mapping[int, Family]) -> tuple[Parameters, dict[int, Splits]]:
         """The stored parameters in the optimiser's form, and the split constraints by node."""
