@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+
+from .arrays import to_numpy
+from .rounding import irregular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -43,6 +47,15 @@ class Node:
     def size(self) -> int:
         """Number of scalars in the output."""
         return math.prod(self.shape)
+
+    @cached_property
+    def irregular(self) -> bool:
+        """Whether sums with the node's weights get the worst-case allowance for rounding (see `rounding`); weights that
+        are trained right now are taken to be regular."""
+        weight = self.params.get("weight", self.params.get("matrix"))
+        if weight is None or getattr(weight, "requires_grad", False):
+            return False
+        return irregular(to_numpy(weight))
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ own: the next charged node pays for them (`rounding.FEW`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +22,7 @@ import numpy as np
 from ..arrays import array_namespace
 from ..ops import rule
 from ..ops.arrays import as_like, product, quiet, surely_finite
-from ..rounding import FEW, element_type, rounding, smallest
+from ..rounding import FEW, MANY, element_type, rounding, smallest, together
 from .interval import node_interval
 
 if TYPE_CHECKING:
@@ -272,7 +272,10 @@ def linear_charge(
     vector: Array | None = None
     fan_out = linear.sums(node)[1]
     if reaches and (fan_out > 1 or added or "scale" in node.params):
-        vector = rounding(reaches[0], fan_out + added) * _magnitude(node, linear, reaches)
+        size = _magnitude(node, linear, reaches)
+        if linear.sums(node)[0] >= MANY and not node.irregular:
+            size = together(size, _squares(node, linear, reaches))
+        vector = rounding(reaches[0], fan_out + added) * size
     bias = linear.bias(node)
     if bias is not None:
         shift = rounding(like, node.size) * abs(as_like(bias, like)).reshape(1, -1)
@@ -294,6 +297,22 @@ def _magnitude(node: Node, linear: LinearRule, reaches: Sequence[Array]) -> Arra
     total = linear.magnitude(node, [xp.where(mask, x, 0.0) for mask, x in zip(bounded, shaped, strict=True)])
     unbounded = linear.magnitude(node, [xp.astype(~mask, total.dtype) for mask in bounded])
     return xp.where(unbounded > 0, xp.inf, total).reshape(total.shape[0], -1)
+
+
+def _squares(node: Node, linear: LinearRule, reaches: Sequence[Array]) -> Array:
+    """The sums of the squares of what `_magnitude` adds up, ``[B or 1, size]``, in float64 on the way; infinite or NaN
+    where a reach is."""
+    xp = array_namespace(reaches[0])
+    squared = {
+        key: xp.astype(value, xp.float64) ** 2 if key in ("weight", "matrix") else value
+        for key, value in node.params.items()
+    }
+    shaped = [
+        (xp.astype(x, xp.float64) ** 2).reshape(x.shape[0], *shape)
+        for x, shape in zip(reaches, node.input_shapes, strict=True)
+    ]
+    total = linear.magnitude(replace(node, params=squared), shaped)
+    return total.reshape(total.shape[0], -1)
 
 
 @quiet

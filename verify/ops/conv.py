@@ -10,7 +10,7 @@ from ..arrays import array_namespace
 from ..graph import Array, Node
 from ..kernels.convolution import Window, convolve, convolve_adjoint
 from .arrays import parameter
-from .linear import centre_radius_interval
+from .linear import centre_radius_interval, summed
 from .rule import LinearRule, OpRule
 
 Kernel = Callable[[Node, Array, Array], Array]
@@ -60,7 +60,8 @@ def _sums(node: Node) -> tuple[int, int]:
     first, second, *window = (int(size) for size in node.params["weight"].shape)
     own = first // int(node.attributes["groups"])
     area = math.prod(window)
-    return max(second, own) * area, max(second, own) * area
+    terms = summed(node, max(second, own) * area)
+    return terms, terms
 
 
 def _rule(kernel: Kernel, adjoint_kernel: Kernel) -> LinearRule:

@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from ..arrays import array_namespace
 from ..graph import Array, Node
+from ..rounding import worst_case
 from .arrays import defined, parameter, quiet, same_batch, zeros_like_shape
 from .rule import Interval, LinearRule, OpRule
 
@@ -34,6 +35,11 @@ def centre_radius_interval(linear: LinearRule) -> Callable[[Node, Sequence[Inter
 def no_bias(node: Node) -> Array | None:
     """The constant term of an operator that has none."""
     return None
+
+
+def summed(node: Node, terms: int) -> int:
+    """A number of products with the node's weights as `LinearRule.sums` counts them."""
+    return worst_case(terms) if node.irregular else terms
 
 
 def one_each(node: Node) -> tuple[int, int]:
@@ -122,7 +128,7 @@ def _dense_bias(node: Node) -> Array | None:
 
 def _dense_sums(node: Node) -> tuple[int, int]:
     outputs, inputs = node.params["weight"].shape
-    return int(inputs), int(outputs)
+    return summed(node, int(inputs)), summed(node, int(outputs))
 
 
 DENSE = LinearRule(
@@ -206,7 +212,7 @@ def _add_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
 
 
 def _add_sums(node: Node) -> tuple[int, int]:
-    return len(node.inputs), 1
+    return worst_case(len(node.inputs)), 1
 
 
 ADD = LinearRule(
@@ -282,7 +288,7 @@ def _sum_adjoint(node: Node, a: Array) -> tuple[Array, ...]:
 
 
 def _sum_sums(node: Node) -> tuple[int, int]:
-    return max(1, math.prod(node.input_shapes[0]) // max(1, node.size)), 1
+    return worst_case(math.prod(node.input_shapes[0]) // max(1, node.size)), 1
 
 
 # --- rows ------------------------------------------------------------------------------------------------------------

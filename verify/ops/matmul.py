@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..arrays import array_namespace
 from .arrays import bound_by_constants, defined, four_corners, inner, parameter, quiet, surely_finite
-from .linear import centre_radius_interval, no_bias
+from .linear import centre_radius_interval, no_bias, summed
 from .rule import Interval, LinearRule, OpRule
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _const_sums(node: Node) -> tuple[int, int]:
     """Products of all the constant's matrices that one input may be broadcast to are added up backwards."""
     *stack, rows, columns = _as_left(node.params["matrix"], 0).shape
     depth = max(int(rows), int(columns))
-    return depth, depth * max(1, math.prod(int(size) for size in stack))
+    return summed(node, depth), summed(node, depth * max(1, math.prod(int(size) for size in stack)))
 
 
 CONST_MATMUL = LinearRule(

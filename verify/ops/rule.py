@@ -34,7 +34,8 @@ class LinearRule:
     adjoint(node, a)     ``M^T a``: coefficients ``[R, *shape]`` on the output to a tuple of ``[R, *shape_k]`` on the
                          inputs.
     bias(node)           ``b`` as an array ``[*shape]`` (or broadcastable to it), or None when it is zero.
-    sums(node)           how many products at most an entry of ``M x`` sums up, and how many an entry of ``M^T a``.
+    sums(node)           how many products at most an entry of ``M x`` sums up, and how many an entry of ``M^T a``, as
+                         `rounding` counts them (`rounding.worst_case` where they may all round the same way).
     """
 
     apply: Callable[[Node, Sequence[Array]], Array]

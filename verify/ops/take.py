@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..arrays import array_namespace, to_numpy
+from ..rounding import worst_case
 from .arrays import index_parameter, zeros_like_shape
 from .rule import Interval, LinearRule, OpRule
 
@@ -121,7 +122,7 @@ def _take_sums(node: Node) -> tuple[int, int]:
     """How often one entry of the input is taken."""
     indices = to_numpy(node.params["indices"]).reshape(-1)
     taken = indices[indices >= 0]
-    return 1, int(np.bincount(taken).max()) if taken.size else 1
+    return 1, worst_case(int(np.bincount(taken).max())) if taken.size else 1
 
 
 TAKE = LinearRule(
