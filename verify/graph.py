@@ -57,6 +57,15 @@ class Node:
             return False
         return irregular(to_numpy(weight))
 
+    @cached_property
+    def squared(self) -> tuple[Node, float]:
+        """The node with the squares of its weights in units of the largest one, and that one (numpy arrays only)."""
+        key = "weight" if "weight" in self.params else "matrix"
+        weight = self.params[key]
+        largest = float(abs(weight).max(initial=0.0)) or 1.0
+        params = {**self.params, key: (weight / weight.dtype.type(largest)) ** 2}
+        return replace(self, params=MappingProxyType(params)), largest
+
 
 @dataclass(frozen=True, eq=False)
 class Graph:

@@ -115,12 +115,10 @@ def roundings(terms: int) -> float:
     return FEW + (terms if terms <= SHORT else max(SHORT, math.sqrt(terms)))
 
 
-def together(size: Array, squares: Array) -> Array:
-    """What the errors of many independent sums of a regular layer add up to, in units of the allowance for one: `size`
-    is the sum of the sums' sizes, `squares` that of their squares (perhaps not finite)."""
-    xp = array_namespace(size)
-    root = DEVIATIONS * xp.astype(xp.sqrt(squares), size.dtype)
-    return xp.where(root < size, root, size)
+def together(squares: Array) -> Array:
+    """What the errors of many independent sums of a regular layer add up to, in units of the allowance for one:
+    `squares` is the sum of the squares of the sums' sizes."""
+    return DEVIATIONS * array_namespace(squares).sqrt(squares)
 
 
 def rounding(x: Array, terms: int) -> float:

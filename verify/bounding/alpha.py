@@ -25,6 +25,7 @@ from ..ops import rule
 from ..ops.arrays import as_like, bound_by_constants, zeros_like_shape
 from ..rounding import rounding, unit_roundoff
 from .averages import Averages
+from .backward import constants_rounding
 from .charges import underflow
 from .mixtures import mixed_margin, mixed_rows, reweighted
 from .parameters import (
@@ -117,13 +118,14 @@ class Ascent:
         started = time.perf_counter()
         nodes = self.base.plan.graph.nodes
         at = self._reached or Reached(0, *self._begin())
-        pending, total, lost = dict(at.pending), at.total, at.lost
-        charges, unit = self.base.charges, unit_roundoff(self.like)
+        pending, total, sizes, lost = dict(at.pending), at.total, at.sizes, at.lost
+        charges, share = self.base.charges, constants_rounding(self.base.plan, self.like)
+        starts = (self.start,) if self.objective is None else (self.start, self.objective.node)
         result: Array | None = None
         for number in range(at.number, len(self.order)):
             position = self.order[number]
             if self._reached is None and self.mixture is None and position in {*self.families, *self.splits}:
-                self._reached = Reached(number, dict(pending), total, lost)
+                self._reached = Reached(number, dict(pending), total, sizes, lost)
             a = pending.pop(position, None)
             if self.objective is not None and position == self.objective.node:
                 seeds = self.objective.seeds.reshape(self.count, *nodes[position].shape)
@@ -133,20 +135,16 @@ class Ascent:
             node = nodes[position]
             if position in self.splits:
                 a, part, size = self._bind(position, a)
-                total = total + part
-                lost = lost + unit * (abs(total) + size)
+                total, sizes = total + part, sizes + size
             if node.op == "Input":
                 result = a.reshape(self.count, -1)
                 continue
-            charge = charges.at(position)
+            charge = charges.at(position, start=position in starts)
             if charge is not None:
                 lost = lost + charge.of_rows(a)
             carried, constant, size = self._through(position, a)
             if constant is not None:
-                total = total + constant
-                lost = lost + unit * abs(total)
-                if size is not None:
-                    lost = lost + rounding(size, node.size) * size
+                total, sizes = total + constant, sizes + (abs(constant) if size is None else size)
             leaving = charges.leaving(position) if position in self.families else None
             if leaving is not None:
                 for leave, piece in zip(leaving, carried, strict=True):
@@ -156,14 +154,14 @@ class Ascent:
                 pending[source] = piece if known is None else known + piece
         if result is None:
             result = zeros_like_shape((self.count, self.base.lower.shape[1]), self.like)
-        bound = self._concretize(result, total, lost)
+        bound = self._concretize(result, total, lost + share * sizes)
         self._remember(bound)
         self.seconds += time.perf_counter() - started
         return bound
 
-    def _begin(self) -> tuple[dict[int, Array], Array, Array]:
+    def _begin(self) -> tuple[dict[int, Array], Array, Array, Array]:
         seeds, total, lost = self._seed()
-        return {self.start: seeds}, total, lost
+        return {self.start: seeds}, total, abs(total), lost
 
     def _what_is_followed(self) -> list[int]:
         """The nodes, first to last, whose values `forward` gives: where parameters or averages ask for them."""
@@ -200,7 +198,7 @@ class Ascent:
             constants = self.constants
             if constants is None:
                 constants = zeros_like_shape((self.count,), self.like)
-            return required(self.seeds, "seeds"), constants, unit_roundoff(self.like) * abs(constants)
+            return required(self.seeds, "seeds"), constants, 0.0 * constants
         weights = required(self.parameters.mixture, "weights of the mixture")
         rows, constants, lost = mixed_rows(self.mixture, weights, self.base.charges.joint_reach(self.start))
         if self.objective is not None:
@@ -223,7 +221,7 @@ class Ascent:
         add_at(part, split.row, force * split.point)
         # Constraints on both sides of an entry may cancel; each multiplies a value as large as the entry's reach.
         reach = self.base.charges.joint_reach(position)[split.entry]
-        add_at(terms, split.row, 4.0 * beta * (abs(split.point) + reach))
+        add_at(terms, split.row, beta * (abs(split.point) + reach))
         return flat.reshape(a.shape), part, terms
 
     def _through(self, position: int, a: Array) -> tuple[tuple[Array, ...], Array | None, Array | None]:

@@ -88,8 +88,8 @@ def backward(
     nodes = state.plan.graph.nodes
     batch, rows = coefficients.shape[:2]
     total = zeros_like_shape((batch, rows), coefficients) if constant is None else constant
-    unit = unit_roundoff(coefficients)
-    lost = unit * abs(total)
+    # What is added up one by one, and what rounding may have taken from it.
+    sizes, lost = abs(total), 0.0 * total
     pending: dict[int, Array] = {start: coefficients}
     result: Array | None = None
     for position in range(start, -1, -1):
@@ -100,16 +100,12 @@ def backward(
         if node.op == "Input":
             result = a.reshape(batch, rows, -1)
             continue
-        charge = state.charges.at(position)
+        charge = state.charges.at(position, start=position == start)
         if charge is not None:
             lost = lost + charge.of(a, index)
         carried, part = through(state, position, a.reshape(batch, rows, *node.shape), index)
         if part is not None:
-            total = total + part
-            lost = lost + unit * abs(total)
-            if charge is None:
-                # All terms have one sign.
-                lost = lost + rounding(a, node.size) * abs(part)
+            total, sizes = total + part, sizes + abs(part)
         leaving = state.charges.leaving(position) if position in state.plan.elementwise else None
         if leaving is not None:
             for leave, piece in zip(leaving, carried, strict=True):
@@ -119,7 +115,14 @@ def backward(
             pending[source] = piece if known is None else known + piece
     if result is None:
         result = zeros_like_shape((batch, rows, state.lower.shape[1]), coefficients)
+    lost = lost + constants_rounding(state.plan, coefficients) * sizes
     return _concretize(state, result, total, lost, index)
+
+
+def constants_rounding(plan: Plan, like: Array) -> float:
+    """The share of constants, added up one by one, that rounding may take; also of those that are sums themselves whose
+    terms all have one sign, so that nothing is charged for them (`charges.lines_charge`)."""
+    return rounding(like, plan.longest) + rounding(like, len(plan.graph.nodes))
 
 
 def _broadcast(x: Array, batch: int, index: Array | None) -> Array:

@@ -14,7 +14,7 @@ own: the next charged node pays for them (`rounding.FEW`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from ..kernels.relaxation import Step
     from ..ops.rule import Interval, LinearRule
 
+WIDE = 512
+"""Entries up to which the norms of coefficients and of charges bound their product: on few entries that is little
+more."""
+
 ACCURATE = 4.0
 """``a l + a (u - l)`` is off by few roundings of ``a u`` where the terms are at most so many times as large."""
 
@@ -41,33 +45,61 @@ class Charge:
     """A vector that coefficients' sizes are multiplied by, and a constant for what underflows.
 
     vector     ``[B or 1, n]``, finite.
+    norm       its Euclidean norm ``[B or 1]``.
     infinite   1 where the charge is not finite, ``[B or 1, n]``: a coefficient other than zero there makes the charge
                infinite (and the bound minus infinity); None where it is finite everywhere.
     constant   ``[B or 1]``: for any coefficients.
     """
 
     vector: Array
+    norm: Array
     infinite: Array | None
     constant: Array
 
     @classmethod
+    @quiet
     def make(cls, vector: Array, constant: Array) -> Charge:
         """The charge of a vector that may not be finite."""
-        if isinstance(vector, np.ndarray) and np.isfinite(vector).all():
-            return cls(vector, None, constant)
         xp = array_namespace(vector)
-        finite = xp.isfinite(vector)
-        return cls(xp.where(finite, vector, 0.0), xp.astype(~finite, vector.dtype), constant)
+        infinite = None
+        if not (isinstance(vector, np.ndarray) and np.isfinite(vector).all()):
+            finite = xp.isfinite(vector)
+            infinite = xp.astype(~finite, vector.dtype)
+            vector = xp.where(finite, vector, 0.0)
+        # (The norm of a vector with a long range is at least a share of its largest entry, whatever underflows.)
+        largest = xp.max(vector, axis=1)
+        unit = xp.where(largest > 0, largest, 1.0)
+        norm = 1.01 * unit * xp.sqrt(xp.sum((vector / unit[:, None]) ** 2, axis=1))
+        # Squares of coefficients that underflow are off by less than the smallest normal number each.
+        constant = constant + norm * (vector.shape[1] * smallest(vector)) ** 0.5
+        return cls(vector, norm, infinite, constant)
 
+    def __add__(self, other: Charge) -> Charge:
+        """The charge of coefficients that are charged for both."""
+        infinite = self.infinite if other.infinite is None else other.infinite
+        if self.infinite is not None and other.infinite is not None:
+            infinite = array_namespace(self.infinite).maximum(self.infinite, other.infinite)
+        return Charge(self.vector + other.vector, self.norm + other.norm, infinite, self.constant + other.constant)
+
+    @quiet
     def of(self, a: Array, index: Array | None = None) -> Array:
         """The charges ``[B, S]`` of coefficients ``[B, S, ...]``; `index` ``[B]`` says which box each is about."""
-        sizes = abs(a.reshape(*a.shape[:2], -1))
-        constant = self.constant if index is None or self.constant.shape[0] == 1 else self.constant[index]
-        total = _sums(sizes, self.vector, index) + constant[:, None]
+        a = a.reshape(*a.shape[:2], -1)
+        norm, constant = self.norm, self.constant
+        if index is not None and norm.shape[0] > 1:
+            norm = norm[index]
+        if index is not None and constant.shape[0] > 1:
+            constant = constant[index]
+        if a.shape[2] <= WIDE and isinstance(a, np.ndarray):
+            # By Cauchy and Schwarz: one pass over the coefficients in place of three.
+            total = np.sqrt(np.einsum("bsn,bsn->bs", a, a)) * norm[:, None]
+        else:
+            total = _sums(abs(a), self.vector, index)
+        total = total + constant[:, None]
         if self.infinite is None:
             return total
         xp = array_namespace(a)
-        return total + xp.where(_sums(sizes, self.infinite, index) > 0, xp.inf, 0.0)
+        return total + xp.where(_sums(abs(a), self.infinite, index) > 0, xp.inf, 0.0)
 
     def of_rows(self, a: Array) -> Array:
         """The charges ``[R]`` of one row a box: coefficients ``[R, ...]``."""
@@ -80,7 +112,8 @@ class Charge:
         def cut(x: Array) -> Array:
             return x if x.shape[0] == 1 else x[here]
 
-        return Charge(cut(self.vector), None if self.infinite is None else cut(self.infinite), cut(self.constant))
+        infinite = None if self.infinite is None else cut(self.infinite)
+        return Charge(cut(self.vector), cut(self.norm), infinite, cut(self.constant))
 
 
 def _sums(sizes: Array, vector: Array, index: Array | None) -> Array:
@@ -94,19 +127,13 @@ def _sums(sizes: Array, vector: Array, index: Array | None) -> Array:
     return (sizes @ vector[:, :, None])[:, :, 0]
 
 
-def readers(graph: Graph) -> list[int]:
-    """By how many nodes each node's value is read, an operand that stands twice counted twice."""
-    found = [0] * len(graph.nodes)
-    for node in graph.nodes:
+def readers(graph: Graph) -> list[list[int]]:
+    """The nodes that read each node's value, one that reads it twice named twice."""
+    found: list[list[int]] = [[] for _ in graph.nodes]
+    for position, node in enumerate(graph.nodes):
         for source in node.inputs:
-            found[source] += 1
+            found[source].append(position)
     return found
-
-
-def merges(graph: Graph) -> list[int]:
-    """For each node, how many coefficients at most are added to those that it sends to an input."""
-    counts = readers(graph)
-    return [max((counts[source] - 1 for source in node.inputs), default=0) for node in graph.nodes]
 
 
 class Charges:
@@ -131,15 +158,37 @@ class Charges:
         self._like = like
         self._steps = steps if steps is not None else {}
         self._joint = joint
-        self._merges = merges(graph)
+        self._readers = readers(graph)
+        self._merges = [max((len(self._readers[k]) - 1 for k in node.inputs), default=0) for node in graph.nodes]
         self._at: dict[int, Charge | None] = {}
         self._leaving: dict[int, tuple[Charge, ...] | None] = {}
         self._reach: dict[int, tuple[Interval | None, Array]] = {}
 
-    def at(self, position: int) -> Charge | None:
-        """The charge of coefficients that arrive at a node; None where nothing is charged there."""
+    def at(self, position: int, *, start: bool = False) -> Charge | None:
+        """The charge of coefficients that arrive at a node; None where nothing is charged there.
+
+        Terms of a sum that nothing else reads get the sum's coefficients, so that all are charged at the sum; `start`:
+        the coefficients did not come from there.
+        """
+        return None if not start and self._deferred(position) else self._full(position)
+
+    def _deferred(self, position: int) -> bool:
+        """Whether a node's charge is part of that of its only reader, which hands its coefficients on as they are."""
+        found = self._readers[position]
+        nodes = self._graph.nodes
+        if len(found) != 1 or nodes[found[0]].op not in ("Add", "Reshape") or nodes[position].op == "Input":
+            return False
+        return rule(nodes[position].op).linear is not None
+
+    def _full(self, position: int) -> Charge | None:
+        """A node's own charge and those of its inputs that are deferred to it."""
         if position not in self._at:
-            self._at[position] = self._made(position)
+            total = self._made(position)
+            for source in self._graph.nodes[position].inputs:
+                more = self._full(source) if self._deferred(source) else None
+                if more is not None:
+                    total = more if total is None else total + more
+            self._at[position] = total
         return self._at[position]
 
     def leaving(self, position: int) -> tuple[Charge, ...] | None:
@@ -229,9 +278,9 @@ class BoxCharges:
         self._charges = charges
         self._box = box
 
-    def at(self, position: int) -> Charge | None:
+    def at(self, position: int, *, start: bool = False) -> Charge | None:
         """`Charges.at`, one box."""
-        charge = self._charges.at(position)
+        charge = self._charges.at(position, start=start)
         return None if charge is None else charge.box(self._box)
 
     def leaving(self, position: int) -> tuple[Charge, ...] | None:
@@ -272,9 +321,8 @@ def linear_charge(
     vector: Array | None = None
     fan_out = linear.sums(node)[1]
     if reaches and (fan_out > 1 or added or "scale" in node.params):
-        size = _magnitude(node, linear, reaches)
-        if linear.sums(node)[0] >= MANY and not node.irregular:
-            size = together(size, _squares(node, linear, reaches))
+        many = linear.sums(node)[0] >= MANY and not node.irregular and isinstance(like, np.ndarray)
+        size = _root(node, linear, reaches) if many else _magnitude(node, linear, reaches)
         vector = rounding(reaches[0], fan_out + added) * size
     bias = linear.bias(node)
     if bias is not None:
@@ -299,20 +347,15 @@ def _magnitude(node: Node, linear: LinearRule, reaches: Sequence[Array]) -> Arra
     return xp.where(unbounded > 0, xp.inf, total).reshape(total.shape[0], -1)
 
 
-def _squares(node: Node, linear: LinearRule, reaches: Sequence[Array]) -> Array:
-    """The sums of the squares of what `_magnitude` adds up, ``[B or 1, size]``, in float64 on the way; infinite or NaN
-    where a reach is."""
-    xp = array_namespace(reaches[0])
-    squared = {
-        key: xp.astype(value, xp.float64) ** 2 if key in ("weight", "matrix") else value
-        for key, value in node.params.items()
-    }
-    shaped = [
-        (xp.astype(x, xp.float64) ** 2).reshape(x.shape[0], *shape)
-        for x, shape in zip(reaches, node.input_shapes, strict=True)
-    ]
-    total = linear.magnitude(replace(node, params=squared), shaped)
-    return total.reshape(total.shape[0], -1)
+def _root(node: Node, linear: LinearRule, reaches: Sequence[np.ndarray]) -> np.ndarray:
+    """What the errors of many independent sums add up to ``[B or 1, size]`` (`rounding.together`), in units of their
+    allowance; infinite or NaN where a reach is not finite."""
+    squared, largest = node.squared
+    (reach,) = reaches
+    most = reach.max(axis=1, keepdims=True)
+    unit = np.where(most > 0, most, 1)
+    total = linear.apply_linear(squared, [((reach / unit) ** 2).reshape(-1, *node.input_shapes[0])])
+    return together(total.reshape(total.shape[0], -1)) * (largest * unit)
 
 
 @quiet

@@ -26,6 +26,7 @@ from ..kernels.patches import Patches
 from ..ops.conv import window_of
 from ..rounding import rounding, unit_roundoff
 from . import windows
+from .backward import constants_rounding
 from .charges import underflow
 from .live import (
     ALL,
@@ -60,18 +61,19 @@ _WINDOW_SHARE = 2.0
 
 @dataclass(eq=False)
 class _Run:
-    """The rows under way: pieces waiting at nodes, constants and what rounding may have taken ``[rows]``."""
+    """The rows under way: pieces waiting at nodes, constants, their magnitudes added up, what rounding may have taken
+    otherwise ``[rows]``, and the node at which the rows start."""
 
     pending: dict[int, Columns | Patches]
     total: np.ndarray
+    sizes: np.ndarray
     lost: np.ndarray
+    start: int
 
-    def add(self, part: np.ndarray, share: float = 0.0) -> None:
-        """Add constants, `share` of which rounding may have taken where their node is not charged."""
+    def add(self, part: np.ndarray) -> None:
+        """Add constants."""
         self.total += part
-        self.lost += unit_roundoff(part) * abs(self.total)
-        if share:
-            self.lost += share * abs(part)
+        self.sizes += abs(part)
 
 
 class BoxPass:
@@ -96,9 +98,10 @@ class BoxPass:
         self._through = through
         self._charges = charges
         self._charged: dict[int, Charge | None] = {}
-        self._charge_tables: dict[int, np.ndarray] = {}
+        self._charge_tables: dict[tuple[int, bool], np.ndarray] = {}
         radius = 0.5 * (box[1] - box[0])
         self._slack = rounding(radius, len(radius))
+        self._share = constants_rounding(structure.plan, radius)
         self._centre = 0.5 * (box[0] + box[1])
         # The allowance covers |a| |x| for every x of the box: |x| <= |centre| + radius.
         extent = abs(self._centre) + radius
@@ -124,7 +127,8 @@ class BoxPass:
         result = self._walk(run, target)
         minimum = self._minimum_of_patches(result) if isinstance(result, Patches) else self._minimum(result)
         unit = unit_roundoff(minimum)
-        lost = 1.01 * run.lost + unit * (abs(minimum) + 2.0 * abs(run.total)) + self._tiny
+        lost = run.lost + self._share * run.sizes
+        lost = 1.01 * lost + unit * (abs(minimum) + 2.0 * abs(run.total)) + self._tiny
         return minimum + (run.total - lost)
 
     # --- the walk ----------------------------------------------------------------------------------------------------
@@ -133,7 +137,7 @@ class BoxPass:
         """Rows that pick entries of a node, taken one step back at once where that is a gather of weights."""
         node, count = self._nodes[target], len(entries)
         zeros = np.zeros(count, dtype=self._reach.dtype)
-        run = _Run({}, zeros, zeros.copy())
+        run = _Run({}, zeros, zeros.copy(), zeros.copy(), target)
         if is_plain_dense(node):
             weight, bias = node.params["weight"], node.params.get("bias")
             needed = self._needed(node.inputs[0])
@@ -144,6 +148,7 @@ class BoxPass:
         shown = windows.seeds(self._structure, target, entries, signs)
         if shown is not None and (shown[0] == target or self._is_small(*shown)):
             run.pending[shown[0]] = shown[1]
+            run.start = shown[0]
         else:
             values = np.zeros((node.size, count), dtype=zeros.dtype)
             values[entries, np.arange(count)] = signs
@@ -173,31 +178,35 @@ class BoxPass:
             return Columns(ALL, np.zeros((len(self._centre), len(run.total)), dtype=self._centre.dtype))
         return result
 
-    def _charge(self, run: _Run, position: int, piece: Columns | Patches) -> bool:
-        """Charge coefficients that arrive at a node for the rounding of its step; whether there was anything to."""
-        if position not in self._charged:
-            self._charged[position] = self._charges.at(position)
-        charge = self._charged[position]
+    def _charge(self, run: _Run, position: int, piece: Columns | Patches) -> None:
+        """Charge coefficients that arrive at a node for the rounding of its step."""
+        if position == run.start:
+            charge = self._charges.at(position, start=True)
+        else:
+            if position not in self._charged:
+                self._charged[position] = self._charges.at(position)
+            charge = self._charged[position]
         if charge is None:
-            return False
+            return
         sizes = np.abs(piece.values)
         if isinstance(piece, Columns):
             tables = [piece.entries.pick(table[0]) for table in (charge.vector, charge.infinite) if table is not None]
             found = [table @ sizes for table in tables]
         else:
-            found = [_total(sizes, table) for table in patches.look_up(self._charge_table(position, charge), piece)]
+            tables = patches.look_up(self._charge_table(run, position, charge), piece)
+            found = [_total(sizes, table) for table in tables]
         run.lost += found[0] + charge.constant[0]
         if len(found) > 1:
             run.lost[found[1] > 0] = np.inf
-        return True
 
-    def _charge_table(self, position: int, charge: Charge) -> np.ndarray:
+    def _charge_table(self, run: _Run, position: int, charge: Charge) -> np.ndarray:
         """The charge as images ``[1 or 2, H, W, C]``."""
-        table = self._charge_tables.get(position)
+        key = position, position == run.start
+        table = self._charge_tables.get(key)
         if table is None:
-            rows = [x[0].reshape(self._nodes[position].shape[1:]) for x in (charge.vector, charge.infinite) if x is not None]
-            table = np.ascontiguousarray(np.stack(rows).transpose(0, 2, 3, 1))
-            self._charge_tables[position] = table
+            shape = self._nodes[position].shape[1:]
+            rows = [x[0].reshape(shape) for x in (charge.vector, charge.infinite) if x is not None]
+            table = self._charge_tables[key] = np.ascontiguousarray(np.stack(rows).transpose(0, 2, 3, 1))
         return table
 
     def _charge_sent(self, run: _Run, position: int, number: int, piece: Columns | Patches) -> None:
@@ -277,7 +286,7 @@ class BoxPass:
     # --- one operator, columns ---------------------------------------------------------------------------------------
 
     def _carry_columns(self, run: _Run, position: int, node: Node, piece: Columns) -> None:
-        charged = self._charge(run, position, piece)
+        self._charge(run, position, piece)
         if node.op == "Reshape":
             self._arrive(run, node.inputs[0], piece)
         elif node.op == "Add":
@@ -290,7 +299,7 @@ class BoxPass:
             below = self._dense if node.op == "Linear" else self._convolution
             self._arrive(run, node.inputs[0], below(position, node, piece))
         elif self._lines_of(position) is not None:
-            self._arrive(run, node.inputs[0], self._bend(run, position, piece, charged))
+            self._arrive(run, node.inputs[0], self._bend(run, position, piece))
         else:
             self._carry_general(run, position, node, piece)
 
@@ -339,7 +348,7 @@ class BoxPass:
         full = patches.spread_out(below, spatial(node.input_shapes[0]))
         return full.transpose(2, 0, 1, 3).reshape(-1, values.shape[1])
 
-    def _bend(self, run: _Run, position: int, piece: Columns, charged: bool) -> Columns:
+    def _bend(self, run: _Run, position: int, piece: Columns) -> Columns:
         """Carry rows through a relaxation, in place; only bent entries are touched."""
         lines = self._lines[position]
         if piece.entries is not lines.live:
@@ -348,12 +357,10 @@ class BoxPass:
         everything = len(lines.bent) == len(values)
         part = values if everything else values[lines.bent]
         negative = np.minimum(part, 0)
-        # Where the node is not charged, the terms have one sign, so that their sum is their magnitude.
-        share = 0.0 if charged else rounding(part, len(part))
         if lines.above is not None:
-            run.add(lines.above @ negative, share)
+            run.add(lines.above @ negative)
         if lines.below is not None:
-            run.add(lines.below @ (part - negative), share)
+            run.add(lines.below @ (part - negative))
         part *= lines.slope
         negative *= lines.spread
         part += negative
@@ -387,7 +394,7 @@ class BoxPass:
         if not self._keeps_patches(position, node):
             self._carry_columns(run, position, node, self._spread(position, piece))
             return
-        charged = self._charge(run, position, piece)
+        self._charge(run, position, piece)
         if node.op == "Add":
             self._carry_add(run, node, piece)
         elif is_plane_convolution(node):
@@ -399,7 +406,7 @@ class BoxPass:
             below = patches.through_convolution(piece, self._structure.kernel(position), kernel, window_of(node))
             self._arrive(run, node.inputs[0], below)
         elif self._lines_of(position) is not None:
-            self._arrive(run, node.inputs[0], self._bend_patches(run, position, node, piece, charged))
+            self._arrive(run, node.inputs[0], self._bend_patches(run, position, node, piece))
         elif (carried := windows.carry(self._structure, position, piece)) is not None:
             if carried.part is not None:
                 run.add(carried.part)
@@ -415,7 +422,7 @@ class BoxPass:
             or windows.carries(self._structure, position)
         )
 
-    def _bend_patches(self, run: _Run, position: int, node: Node, piece: Patches, charged: bool) -> Patches:
+    def _bend_patches(self, run: _Run, position: int, node: Node, piece: Patches) -> Patches:
         step = self._lines[position].step
         table = self._tables.get(position)
         if table is None:
@@ -426,11 +433,10 @@ class BoxPass:
         slope, spread, *intercepts = patches.look_up(table, piece)
         values = piece.values
         negative = np.minimum(values, 0)
-        share = 0.0 if charged else rounding(values, math.prod(values.shape[:3]))
         if step.upper_intercept is not None:
-            run.add(_total(negative, intercepts[-1]), share)
+            run.add(_total(negative, intercepts[-1]))
         if step.lower_intercept is not None:
-            run.add(_total(values - negative, intercepts[0]), share)
+            run.add(_total(values - negative, intercepts[0]))
         values = values * slope
         negative *= spread
         values += negative

@@ -169,9 +169,7 @@ def _multiplied_out(graph: Graph, start: int, stops: frozenset[int], dtype: np.d
 
 def _with_magnitudes(node: Node) -> Node:
     """The node with the magnitudes of its parameters."""
-    params = {
-        key: abs(value) if value.dtype.kind == "f" else value for key, value in node.params.items()
-    }
+    params = {key: abs(value) if value.dtype.kind == "f" else value for key, value in node.params.items()}
     return replace(node, params=MappingProxyType(params))
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ..graph import Array
     from .parameters import Mixture
 
+
 def mixed_rows(mixture: Mixture, weights: Array, reach: Array) -> tuple[Array, Array, Array]:
     """The weighted sums ``[R, m]`` of the rows, their constants ``[R]``, and what rounding may have taken ``[R]`` where
     the value that they multiply is no larger than its reach ``[m]``."""

@@ -25,7 +25,7 @@ from ..ops import rule
 from ..ops.arrays import defined, product
 from ..rounding import FEW, element_type, rounding, smallest, unit_roundoff
 from . import crown
-from .backward import LinearBound, Relaxed
+from .backward import LinearBound, Relaxed, constants_rounding
 from .charges import ACCURATE, underflow
 from .compact import CLEARLY
 from .interval import intersect
@@ -258,9 +258,7 @@ def _charge(affine: Affine, state: Narrowed) -> np.ndarray | None:
     return total
 
 
-def _prepared(
-    lines: Lines, batch: int, charges: tuple[np.ndarray | None, ...], reaches: list[np.ndarray]
-) -> _Step:
+def _prepared(lines: Lines, batch: int, charges: tuple[np.ndarray | None, ...], reaches: list[np.ndarray]) -> _Step:
     """A relaxation with boxes last."""
 
     def intercept(x: np.ndarray) -> np.ndarray | None:
@@ -343,14 +341,12 @@ def _backward(state: Narrowed, affine: Affine, rows: np.ndarray, constant: np.nd
 
     As `backward.backward`, with the boxes last.
     """
-    unit = unit_roundoff(rows)
-    total, lost = constant, unit * abs(constant)
+    total, sizes, lost = constant, abs(constant), 0.0 * constant
     pending: dict[int, list[Piece]] = {}
 
-    def add(part: np.ndarray, share: float = 0.0) -> None:
-        nonlocal total, lost
-        total = total + part
-        lost = lost + (unit * abs(total) + share * abs(part))
+    def add(part: np.ndarray) -> None:
+        nonlocal total, sizes
+        total, sizes = total + part, sizes + abs(part)
 
     def arrive(through: Affine, a: np.ndarray, charge: np.ndarray | None) -> None:
         nonlocal lost
@@ -370,16 +366,12 @@ def _backward(state: Narrowed, affine: Affine, rows: np.ndarray, constant: np.nd
         step = state.steps[index]
         a = _together(pending.pop(index), step.slopes[0].shape[0])
         negative = np.minimum(a, 0)
-        share = 0.0
-        if step.charge is None:
-            # The terms of each constant have one sign, so that their sum is their magnitude.
-            share = rounding(a, len(a))
-        else:
+        if step.charge is not None:
             lost = lost + _charged(a, step.charge)
         if step.above is not None:
-            add(np.einsum("nsb,nb->sb", negative, step.above), share)
+            add(np.einsum("nsb,nb->sb", negative, step.above))
         if step.below is not None:
-            add(np.einsum("nsb,nb->sb", a - negative, step.below), share)
+            add(np.einsum("nsb,nb->sb", a - negative, step.below))
         last = len(step.slopes) - 1
         everywhere = a.shape[2] == step.slopes[0].shape[1]
         for number, (slope, spread) in enumerate(zip(step.slopes, step.spread, strict=True)):
@@ -388,6 +380,7 @@ def _backward(state: Narrowed, affine: Affine, rows: np.ndarray, constant: np.nd
             carried = np.multiply(a, slope[:, None], out=own[0])
             carried += np.multiply(negative, spread[:, None], out=own[1])
             arrive(state.form.inputs[index][number], carried, step.charges[number])
+    lost = lost + constants_rounding(state.plan, rows) * sizes
     return _least(state, pending.get(state.plan.input, []), total, lost)
 
 

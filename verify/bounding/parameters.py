@@ -70,18 +70,19 @@ class Objective(NamedTuple):
 
 
 class Reached(NamedTuple):
-    """An evaluation under way before the node at place `number` of the order: waiting coefficients by node, constants
-    and what rounding may have taken from them ``[R]``."""
+    """An evaluation under way before the node at place `number` of the order: waiting coefficients by node, constants,
+    their magnitudes added up, and what rounding may have taken otherwise ``[R]``."""
 
     number: int
     pending: dict[int, Array]
     total: Array
+    sizes: Array
     lost: Array
 
     def rows(self, index: Array) -> Reached:
         """The same of the rows at `index`."""
         pending = {node: a[index] for node, a in self.pending.items()}
-        return Reached(self.number, pending, self.total[index], self.lost[index])
+        return Reached(self.number, pending, self.total[index], self.sizes[index], self.lost[index])
 
 
 @dataclass

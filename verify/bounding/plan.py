@@ -98,6 +98,11 @@ class Plan:
         return sum(self.graph.nodes[index].size for index in self.targets)
 
     @cached_property
+    def longest(self) -> int:
+        """Size of the largest node with an elementwise relaxation: how many terms its constants sum up."""
+        return max((self.graph.nodes[index].size for index in self.elementwise), default=1)
+
+    @cached_property
     def compact(self) -> Compact | None:
         """The graph with what is affine multiplied out, where it is small enough."""
         return compact(self)

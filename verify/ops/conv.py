@@ -82,7 +82,9 @@ def _rule(kernel: Kernel, adjoint_kernel: Kernel) -> LinearRule:
     def adjoint(node: Node, a: Array) -> tuple[Array, ...]:
         return (_folded(node, adjoint_kernel, a, parameter(node, "weight", a)),)
 
-    return LinearRule(apply=apply, apply_linear=apply_linear, magnitude=magnitude, adjoint=adjoint, bias=_bias, sums=_sums)
+    return LinearRule(
+        apply=apply, apply_linear=apply_linear, magnitude=magnitude, adjoint=adjoint, bias=_bias, sums=_sums
+    )
 
 
 CONV = _rule(_forwards, _conv_backwards)
