@@ -9,6 +9,7 @@ import numpy as np
 
 from .builder import GraphBuilder, Value, Variable, is_known
 from .lowering import Call, Lowering, LoweringError
+from .precise import Precise
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,11 +62,10 @@ def _divide(call: Call) -> Value:
     builder = call.builder
     whole = (a if isinstance(a, Variable) else call.x(1)).dtype.kind in "iu"
     if is_known(b):
-        if isinstance(b, np.ndarray):
-            if not b.all():
-                raise LoweringError("it divides by a constant that is zero")
-            b = b.astype(np.float64)
-        quotient = builder.scale(builder.variable(a), scale=1.0 / b)
+        if isinstance(b, np.ndarray) and not b.all():
+            raise LoweringError("it divides by a constant that is zero")
+        inverse = Precise.of(np.ones(())) / builder.exactly(b) if isinstance(b, np.ndarray) else 1.0 / b
+        quotient = builder.scale(builder.variable(a), scale=inverse)
     elif is_known(a):
         quotient = builder.scale(builder.unary("Reciprocal", b), scale=a)
     else:

@@ -43,7 +43,8 @@ def _add(call: AtenCall, op_type: str) -> Value:
     if op_type == "rsub" and factor != 1:
         raise LoweringError("its alpha is not 1")
     if factor != 1:
-        b = call.builder.affine(b, float(factor)) if isinstance(b, Variable) else b * factor
+        known = b.astype(np.float64) if isinstance(b, np.ndarray) else b
+        b = call.builder.affine(b, float(factor)) if isinstance(b, Variable) else known * factor
     return call.onnx("Add" if op_type == "add" else "Sub", call.operand(first), b)
 
 
