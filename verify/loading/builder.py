@@ -161,8 +161,10 @@ class GraphBuilder:
             return {key: plain.astype(self.dtype, copy=False)}
         return parameters(**{key: self.computed(plain)})
 
-    def exactly(self, array: np.ndarray) -> Precise:
+    def exactly(self, array: np.ndarray | Precise) -> Precise:
         """An array that a lowering was given, for calculating with it."""
+        if isinstance(array, Precise):
+            return array
         plain = np.asarray(array)
         given = plain.dtype != np.float64 or (self.dtype == np.float64 and not self.relative_error)
         return Precise.of(plain) if given else self.computed(plain)

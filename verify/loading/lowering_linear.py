@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def times(builder: GraphBuilder, array: Array, factor: float) -> Array | Precise:
     """A known array times a number, exactly; live parameters in their own arithmetic."""
-    if not isinstance(array, np.ndarray):
+    if not isinstance(array, np.ndarray | Precise):
         return array * factor
     return builder.exactly(array) * builder.computed(np.asarray(factor))
 
@@ -238,7 +238,7 @@ def _batch_norm(call: Call) -> Value:
         raise LoweringError("its input has no channel axis")
     epsilon = call.number("epsilon", 1e-5)
     channels = (-1,) + (1,) * (rank - 2)
-    if all(isinstance(array, np.ndarray) for array in statistics):
+    if all(isinstance(array, np.ndarray | Precise) for array in statistics):
         scale, shift, mean, variance = map(call.builder.exactly, statistics)
         factor = scale / (variance + call.builder.computed(np.asarray(epsilon))).sqrt()
     else:

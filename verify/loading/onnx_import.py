@@ -56,6 +56,14 @@ _MAY_BE_INFINITE = frozenset(
 _AS_THE_RUNTIME = frozenset({"Resize", "Upsample", "Range", "ConstantOfShape", "TopK"})
 """Operators that read numbers for sizes and positions, which are what the runtime computes."""
 
+_PRECISE = frozenset(
+    {
+        *("Add", "Sub", "Mul", "Div", "MatMul", "Gemm", "Conv", "ConvTranspose", "BatchNormalization", "PRelu"),
+        *("InstanceNormalization", "LayerNormalization", "GroupNormalization", "RMSNormalization"),
+    }
+)
+"""Operators whose lowerings take constants with their errors."""
+
 _IN_ATTRIBUTES = frozenset({"Clip", "Pad", "Pow", "Max", "Min"})
 """Operators whose constants may become settings, which have no room for an error."""
 
@@ -342,6 +350,10 @@ class _Importer:
         """The call with its computed constants in float64; meanwhile the builder knows how exact they are."""
         if call.op_type in _AS_THE_RUNTIME or all(value is None for value in exact):
             yield call
+            return
+        if call.op_type in _PRECISE:
+            pairs = zip(call.inputs, exact, strict=True)
+            yield replace(call, inputs=tuple(value if found is None else found for value, found in pairs))
             return
         error = max(relative_error(value) for value in exact if value is not None)
         if call.op_type in _IN_ATTRIBUTES and error > ROUNDOFFS * UNIT:

@@ -78,8 +78,8 @@ class Precise:
         """Whether nothing has overflown."""
         return bool(np.isfinite(self.high).all() and np.isfinite(self.distance).all())
 
-    def reshape(self, *shape: int) -> Precise:
-        """The same entries in another shape."""
+    def reshape(self, *shape: int | tuple[int, ...]) -> Precise:
+        """The same entries in another shape, given as numpy takes it."""
         return Precise(*(np.broadcast_to(part, self.shape).reshape(*shape) for part in self._parts()))
 
     def broadcast_to(self, shape: tuple[int, ...]) -> Precise:
@@ -255,7 +255,8 @@ def parameters(**values: Precise | None) -> dict[str, np.ndarray]:
     for key, value in values.items():
         if value is None:
             continue
-        made[key] = value.high
+        # Arithmetic on arrays without axes answers numbers.
+        made[key] = np.asarray(value.high)
         if np.any(value.low) or np.any(value.error):
             made[key + _LOW] = np.array(np.broadcast_to(value.low, value.shape))
             made[key + _ERROR] = np.array(np.broadcast_to(value.error, value.shape))
@@ -285,7 +286,7 @@ def settled(node: Node) -> Node:
         found = parameter_of(node.params, key)
         assert found is not None
         # Nobody allows for a constant's rounding: its error always stays.
-        if node.op == "Constant" or np.any(found.distance > ROUNDOFFS * UNIT * abs(found.high)):
+        if node.op == "Constant" or np.any(found.distance > ROUNDOFFS * UNIT * _SAFE**2 * abs(found.high)):
             if node.op not in WITH_ERRORS:
                 raise LoadError(
                     f"node {node.name}: a parameter of {node.op} is computed from constants that nearly cancel; "
