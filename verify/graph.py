@@ -65,8 +65,12 @@ class Graph:
 
     def map_params(self, convert: Callable[[Array], Array]) -> Graph:
         """The same graph with every parameter array converted (to another dtype, device or library)."""
+        return self.map_named(lambda key, value: convert(value))
+
+    def map_named(self, convert: Callable[[str, Array], Array]) -> Graph:
+        """The same by the parameters' names and arrays."""
         nodes = tuple(
-            replace(node, params=MappingProxyType({key: convert(value) for key, value in node.params.items()}))
+            replace(node, params=MappingProxyType({key: convert(key, value) for key, value in node.params.items()}))
             if node.params
             else node
             for node in self.nodes

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ..arrays import ERROR, REST, in_double
 from ..ops import rule
 from ..ops.arrays import as_like
 
@@ -70,21 +71,24 @@ class Compact:
 
 def compact(plan: Plan) -> Compact | None:
     """The compact form of a plan's graph; None where it is too large, has a nonlinear node that is not elementwise or
-    has no relaxation, or parameters that are no numpy arrays of one dtype."""
+    has no relaxation, or parameters that are no numpy arrays of one dtype or carry errors."""
     nodes = plan.graph.nodes
     bent = frozenset(plan.nonlinear)
     if not bent <= plan.elementwise or plan.largest > LARGEST or sum(nodes[index].size for index in bent) > ENTRIES:
         return None
-    parameters = [value for node in nodes for value in node.params.values()]
+    parameters = [value for node in nodes for key, value in node.params.items() if not key.endswith(REST)]
     floats = {value.dtype for value in parameters if isinstance(value, np.ndarray) and value.dtype.kind == "f"}
+    if any(key.endswith(ERROR) for node in nodes for key in node.params):
+        return None
     if len(floats) != 1 or not all(isinstance(value, np.ndarray) for value in parameters):
         return None
     dtype = floats.pop()
+    graph = in_double(plan.graph)
     ends = bent | {plan.input}
     better = ends | frozenset(plan.targets)
 
     def of(index: int, stops: frozenset[int]) -> Affine:
-        return _multiplied_out(plan.graph, index, stops, dtype)
+        return _multiplied_out(graph, index, stops, dtype)
 
     return Compact(
         dtype,

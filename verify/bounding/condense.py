@@ -9,10 +9,11 @@ few dense products.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..arrays import array_namespace, options_like
+from ..arrays import array_namespace, in_double, options_like
 from ..graph import Graph, Node
 from ..ops import rule
 from ..ops.arrays import as_like
@@ -63,17 +64,20 @@ def condense(plan: Plan, intervals: Mapping[int, Interval]) -> tuple[Graph, dict
 
     intervals are valid bounds ``[B or 1, *shape]`` of the input of every ReLU by node index. The answer has nodes
     ``Input``, ``Linear``, ``Add`` and ``Relu`` and one output of the same shape; on the boxes it is the same function
-    up to rounding of its parameters (elsewhere it is not). None where a nonlinear node is no ReLU, or where the
-    graph as it is costs less.
+    up to rounding of its parameters (elsewhere it is not). None where a nonlinear node is no ReLU, where parameters
+    carry errors, or where the graph as it is costs less.
     """
     graph = plan.graph
     order = ancestors(plan, plan.output)[::-1]
     if any(graph.nodes[index].op != "Relu" for index in plan.nonlinear if index in set(order)):
         return None
+    if any(key.endswith("_error") for index in order for key in graph.nodes[index].params):
+        # Products of matrices would have to carry the errors of their factors.
+        return None
     layers = [_layer(graph, index, intervals) for index in order if graph.nodes[index].op == "Relu"]
     if not layers or not _cost(plan, layers) < _cost_as_is(graph, order, layers):
         return None
-    return _assembled(plan, layers, intervals)
+    return _assembled(replace(plan, graph=in_double(plan.graph)), layers, intervals)
 
 
 def _layer(graph: Graph, index: int, intervals: Mapping[int, Interval]) -> _Layer:

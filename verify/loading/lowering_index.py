@@ -62,8 +62,7 @@ def _slice_at_variable(call: Call, axes: tuple[int, ...] | None, steps: tuple[in
     made = (*shape[:axis], length, *shape[axis + 1 :])
     if is_known(data) and data.size and np.all(data == data.reshape(-1)[0]):
         return np.full(builder.claim(made), data.reshape(-1)[0])
-    whole = isinstance(data, np.ndarray) and bool(np.all(data == np.floor(data)))
-    if whole and data.ndim == 1 and data.size > 1 and np.all(np.diff(data) == data[1] - data[0]):
+    if isinstance(data, np.ndarray) and _is_whole_line(data):
         step = data[1] - data[0]
         begin = first_entry(builder, builder.reshape(start, (1,)), data.size)
         first = builder.broadcast(begin, (length,))
@@ -72,6 +71,13 @@ def _slice_at_variable(call: Call, axes: tuple[int, ...] | None, steps: tuple[in
     source = builder.variable(data)
     position = builder.reshape(start, (1,))
     return builder.add("DynamicSlice", (source, position), made, attributes={"axis": axis, "length": length})
+
+
+def _is_whole_line(data: np.ndarray) -> bool:
+    """Whether an array holds whole numbers at equal distances."""
+    if data.ndim != 1 or data.size < 2 or not np.all(data == np.floor(data)):
+        return False
+    return bool(np.all(np.diff(data) == data[1] - data[0]))
 
 
 def _gather(call: Call) -> Value:

@@ -334,8 +334,9 @@ class _Importer:
             return (_STATIC[call.op_type](call),)
         if not any(isinstance(value, Variable) for value in call.inputs):
             made = tuple(value if isinstance(value, Variable) else np.asarray(value) for value in fold(call, row))
-            if all(isinstance(value, np.ndarray) for value in made):
-                exactly = exact_results(call, row, exact, made, fold)
+            arrays = [value for value in made if isinstance(value, np.ndarray)]
+            if len(arrays) == len(made):
+                exactly = exact_results(call, row, exact, arrays, fold)
                 self.exact.update(
                     (name, value) for name, value in zip(names, exactly, strict=False) if value is not None
                 )

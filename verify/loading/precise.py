@@ -78,7 +78,7 @@ class Precise:
         """Whether nothing has overflown."""
         return bool(np.isfinite(self.high).all() and np.isfinite(self.distance).all())
 
-    def reshape(self, *shape: int | tuple[int, ...]) -> Precise:
+    def reshape(self, *shape: Any) -> Precise:
         """The same entries in another shape, given as numpy takes it."""
         return Precise(*(np.broadcast_to(part, self.shape).reshape(*shape) for part in self._parts()))
 

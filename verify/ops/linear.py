@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from ..arrays import array_namespace
 from ..graph import Array, Node
-from .arrays import defined, parameter, quiet, same_batch, whole_error, wider, zeros_like_shape
+from .arrays import as_like, defined, parameter, quiet, same_batch, whole_error, wider, zeros_like_shape
 from .rule import Interval, LinearRule, OpRule
 
 Map = Callable[[Node, Sequence[Array]], Array]
@@ -66,7 +66,10 @@ def _constant_zero(node: Node, xs: Sequence[Array] = ()) -> Array:
 
 
 def _constant_errors(node: Node, xs: Sequence[Array] = ()) -> Array | None:
-    return node.params["value_error"][None] if "value_error" in node.params else None
+    """Of the value as it was loaded, and of rounding it to the type of the graph."""
+    value = node.params["value"]
+    terms = [abs(node.params[key]) for key in ("value_error", "value_rest") if key in node.params]
+    return as_like(sum(terms[1:], terms[0]), value)[None] if terms else None
 
 
 def _constant_interval(node: Node, intervals: Sequence[Interval]) -> Interval:

@@ -60,11 +60,11 @@ class LinearRule:
 
         reach are the largest magnitudes ``[B, *shape]`` of each input's entries.
         """
-        if not any(key.endswith("_error") for key in node.params):
-            return None
         error = self.entry_errors(node, reach)
         if error is None:
-            raise ValueError(f"node {node.name}: operator {node.op} has no room for errors of its parameters")
+            if any(key.endswith("_error") for key in node.params):
+                raise ValueError(f"node {node.name}: operator {node.op} has no room for errors of its parameters")
+            return None
         # All terms are positive: a thousand roundoffs and the smallest numbers cover their sum and its rounding.
         return error * (1.0 + 1000 * unit_roundoff(error)) + 1000 * smallest(error)
 

@@ -77,6 +77,8 @@ def encodable(graph: Graph) -> str | None:
         node = graph.nodes[index]
         if node.op != "Input" and rule(node.op).linear is None and node.op not in PIECES and node.op not in EXTREMA:
             return f"node {node.name}: operator {node.op} is not piecewise linear"
+        if any(key.endswith("_error") for key in node.params):
+            return f"node {node.name}: its parameters were merged from numbers that nearly cancel, and are not exact"
     return None
 
 
