@@ -7,6 +7,7 @@ what the stored numbers make exactly, or come with a bound on its error.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
@@ -20,6 +21,7 @@ from ..graph import Graph
 from ..ops import rule
 from .builder import GraphBuilder, LoweringError, Value
 from .lowering import Call, Lowering
+from .lowering_reduce import reduced_axes
 from .precise import Precise
 
 LARGEST_ERROR = 1e-6
@@ -183,6 +185,33 @@ def _total(call: Call, values: Sequence[Precise]) -> Precise | None:
     return reduce(add, values)
 
 
+def _summed(call: Call, x: Precise) -> tuple[Precise, int]:
+    """The sum over a reduction's axes, and of how many entries."""
+    found = reduced_axes(call, len(x.shape))
+    order = [*(axis for axis in range(len(x.shape)) if axis not in found), *found]
+    kept = [x.shape[axis] for axis in order[: len(order) - len(found)]]
+    count = math.prod(x.shape[axis] for axis in found)
+    total = x.transpose(order).reshape(*kept, count).sum(-1)
+    if bool(call.integer("keepdims", 1)):
+        total = total.reshape([1 if axis in found else extent for axis, extent in enumerate(x.shape)])
+    return total, count
+
+
+def _mean(call: Call, values: Sequence[Precise]) -> Precise | None:
+    total, count = _summed(call, values[0])
+    return total / Precise.of(float(count)) if count else None
+
+
+def _norm(call: Call, values: Sequence[Precise]) -> Precise | None:
+    total, _ = _summed(call, values[0] * values[0])
+    return total.sqrt() if (total.high > 0).all() else None
+
+
+def _power(call: Call, values: Sequence[Precise]) -> Precise | None:
+    base, exponent = values
+    return base * base if exponent.high.size == 1 and float(exponent.high.reshape(())) == 2.0 else None
+
+
 _RULES: Mapping[str, Callable[[Call, Sequence[Precise]], Precise | None]] = MappingProxyType(
     {
         "Add": _total,
@@ -192,6 +221,11 @@ _RULES: Mapping[str, Callable[[Call, Sequence[Precise]], Precise | None]] = Mapp
         "Div": lambda call, values: values[0] / values[1],
         "Neg": lambda call, values: -values[0],
         "Sqrt": lambda call, values: values[0].sqrt() if (values[0].high > 0).all() else None,
+        "Pow": _power,
+        "ReduceSum": lambda call, values: _summed(call, values[0])[0],
+        "ReduceSumSquare": lambda call, values: _summed(call, values[0] * values[0])[0],
+        "ReduceMean": _mean,
+        "ReduceL2": _norm,
         "Reciprocal": lambda call, values: Precise.of(np.ones(())) / values[0],
         "MatMul": _product_of_matrices,
         "DequantizeLinear": _dequantised,

@@ -20,7 +20,7 @@ import numpy as np
 from ..errors import LoadError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from ..graph import Node
 
@@ -89,6 +89,10 @@ class Precise:
     def repeat(self, count: int, axis: int) -> Precise:
         """Every entry along an axis several times."""
         return Precise(*(np.repeat(np.broadcast_to(part, self.shape), count, axis) for part in self._parts()))
+
+    def transpose(self, order: Sequence[int]) -> Precise:
+        """The same entries with axes permuted."""
+        return Precise(*(np.broadcast_to(part, self.shape).transpose(order) for part in self._parts()))
 
     @property
     def T(self) -> Precise:
