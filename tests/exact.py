@@ -70,8 +70,10 @@ def _run(op, values, attributes):
             return made if len(values) < 3 else made + values[2][None, :, None]
         case "Add" | "Sub" | "Mul" | "Div":
             second = values[1]
-            return {"Add": first + second, "Sub": first - second, "Mul": first * second}.get(op) if op != "Div" else (
-                first / second
+            return (
+                {"Add": first + second, "Sub": first - second, "Mul": first * second}.get(op)
+                if op != "Div"
+                else (first / second)
             )
         case "Relu":
             return entrywise(_relu, first)

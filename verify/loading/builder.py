@@ -302,11 +302,12 @@ class GraphBuilder:
             else (Precise.of(array))
         )
 
-    def affine(self, x: Variable, scale: float = 1.0, shift: float = 0.0) -> Variable:
+    def affine(self, x: Variable, scale: float | Precise = 1.0, shift: float = 0.0) -> Variable:
         """``x * scale + shift`` with two numbers; those that float32 does not hold count as rounded."""
+        factor = scale if isinstance(scale, Precise) else self.computed(np.asarray(scale, dtype=np.float64))
         return self.scale(
             x,
-            None if scale == 1.0 else self.computed(np.asarray(scale, dtype=np.float64)),
+            None if scale == 1.0 else factor,
             None if shift == 0.0 else self.computed(np.asarray(shift, dtype=np.float64)),
         )
 

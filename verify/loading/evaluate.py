@@ -27,11 +27,12 @@ def evaluate(graph: Graph, inputs: Sequence[Array], wanted: Sequence[int] | None
             last_use[source] = index
     keep = set(targets)
     values: dict[int, Array] = dict(zip(graph.inputs, inputs, strict=True))
+    like = next((x for x in inputs if "float" in str(x.dtype)), None)
     with np.errstate(all="ignore"):
         for index, node in enumerate(graph.nodes):
-            if node.op == "Constant" and inputs:
+            if node.op == "Constant" and like is not None:
                 # What was computed while loading is kept in float64.
-                values[index] = as_like(node.params["value"], inputs[0])[None]
+                values[index] = as_like(node.params["value"], like)[None]
             elif node.op != "Input":
                 values[index] = rule(node.op).evaluate(node, [values[source] for source in node.inputs])
             for source in dict.fromkeys((*node.inputs, index)):

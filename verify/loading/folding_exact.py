@@ -178,7 +178,11 @@ def _dequantised(call: Call, values: Sequence[Precise]) -> Precise | None:
 
 def _product_of_matrices(call: Call, values: Sequence[Precise]) -> Precise | None:
     a, b = values
-    return a @ b if len(a.shape) == len(b.shape) == 2 else None
+    if len(a.shape) > 2 or len(b.shape) > 2:
+        return None
+    rows = a.shape[:-1]
+    columns = b.shape[1:]
+    return (a.reshape(-1, a.shape[-1]) @ b.reshape(b.shape[0], -1)).reshape(*rows, *columns)
 
 
 def _total(call: Call, values: Sequence[Precise]) -> Precise | None:
@@ -207,6 +211,31 @@ def _norm(call: Call, values: Sequence[Precise]) -> Precise | None:
     return total.sqrt() if (total.high > 0).all() else None
 
 
+def _general_product(call: Call, values: Sequence[Precise]) -> Precise | None:
+    a, b, *added = values
+    a, b = (x.T if call.integer(key, 0) else x for x, key in ((a, "transA"), (b, "transB")))
+    product = (a @ b) * Precise.of(call.number("alpha", 1.0))
+    return product + added[0] * Precise.of(call.number("beta", 1.0)) if added else product
+
+
+def _larger(a: Precise, b: Precise) -> Precise:
+    """The maximum; where errors hide which it is, `a` with what it may miss."""
+    gap = a - b
+    first = gap.high >= gap.distance
+    missed = np.where(first | (gap.high <= -gap.distance), 0.0, abs(gap.high) + gap.distance)
+    chosen = Precise(
+        *(
+            np.where(first | (missed > 0), *(np.broadcast_to(getattr(x, part), gap.shape) for x in (a, b)))
+            for part in ("high", "low", "error")
+        )
+    )
+    return Precise(chosen.high, chosen.low, chosen.error + missed)
+
+
+def _relu(call: Call, values: Sequence[Precise]) -> Precise | None:
+    return _larger(values[0], Precise.of(np.zeros(())))
+
+
 def _power(call: Call, values: Sequence[Precise]) -> Precise | None:
     base, exponent = values
     return base * base if exponent.high.size == 1 and float(exponent.high.reshape(())) == 2.0 else None
@@ -228,6 +257,10 @@ _RULES: Mapping[str, Callable[[Call, Sequence[Precise]], Precise | None]] = Mapp
         "ReduceL2": _norm,
         "Reciprocal": lambda call, values: Precise.of(np.ones(())) / values[0],
         "MatMul": _product_of_matrices,
+        "Gemm": _general_product,
+        "Relu": _relu,
+        "Max": lambda call, values: reduce(_larger, values),
+        "Min": lambda call, values: -reduce(_larger, [-value for value in values]),
         "DequantizeLinear": _dequantised,
     }
 )

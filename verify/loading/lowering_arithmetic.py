@@ -9,7 +9,7 @@ import numpy as np
 
 from .builder import GraphBuilder, Value, Variable, is_known
 from .lowering import Call, Lowering, LoweringError
-from .precise import Precise
+from .precise import Precise, one_over
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,7 +126,7 @@ def _sum(call: Call) -> Variable:
 
 
 def _mean(call: Call) -> Variable:
-    return call.builder.affine(_sum(call), 1.0 / len(call.inputs))
+    return call.builder.affine(_sum(call), one_over(len(call.inputs)))
 
 
 def _power(call: Call) -> Value:

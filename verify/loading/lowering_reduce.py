@@ -11,6 +11,7 @@ import numpy as np
 from .lowering import Call, Lowering, LoweringError
 from .lowering_pool import extreme_over
 from .lowering_shape import axes_of
+from .precise import one_over
 
 if TYPE_CHECKING:
     from .builder import GraphBuilder, Value, Variable
@@ -46,7 +47,7 @@ def _reduce_mean(call: Call) -> Value:
     count = math.prod(x.shape[axis] for axis in axes)
     if not count:
         raise LoweringError("it averages no values")
-    return call.builder.affine(call.builder.reduce_sum(x, axes, _keepdims(call)), 1.0 / count)
+    return call.builder.affine(call.builder.reduce_sum(x, axes, _keepdims(call)), one_over(count))
 
 
 def _reduce_extreme(call: Call, op: str) -> Value:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,11 @@ _MOST_SLICES = 5
 """Slices of a matrix; what is beyond them counts as lost."""
 
 
+def one_over(number: float | np.ndarray) -> Precise:
+    """The reciprocal of numbers that float64 holds."""
+    return Precise.of(np.ones(())) / Precise.of(np.asarray(number))
+
+
 @dataclass(frozen=True, eq=False)
 class Precise:
     """An array of reals: within `error` of ``high + low``, ``|low|`` at most half a unit in the last place of `high`.
@@ -63,6 +69,15 @@ class Precise:
             halves = (given >> 32).astype(np.float64) * 2.0**32, (given & 0xFFFFFFFF).astype(np.float64)
             return cls(*_two_sum(*halves), np.zeros(()))
         return cls(given.astype(np.float64), np.asarray(low, dtype=np.float64), np.asarray(error, dtype=np.float64))
+
+    @classmethod
+    def of_fractions(cls, rows: Sequence[Sequence[Fraction]]) -> Precise:
+        """A matrix of rational numbers."""
+        exact = np.array([list(row) for row in rows], dtype=object)
+        high = exact.astype(np.float64)
+        low = (exact - _rational(high)).astype(np.float64)
+        rest = abs(exact - _rational(high) - _rational(low)).astype(np.float64)
+        return cls(high, low, rest * _SAFE)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -191,6 +206,13 @@ def _under(lost: np.ndarray) -> np.ndarray:
     return np.where(lost > 0, _LOST, 0.0)
 
 
+def _rational(array: np.ndarray) -> np.ndarray:
+    flat = [Fraction(value) for value in array.reshape(-1).tolist()]
+    made = np.empty(len(flat), dtype=object)
+    made[:] = flat
+    return made.reshape(array.shape)
+
+
 def _joined(a: Precise, b: Precise) -> Precise:
     return Precise(
         *(
@@ -266,7 +288,7 @@ def parameters(**values: Precise | None) -> dict[str, np.ndarray]:
             made[key + _ERROR] = np.array(np.broadcast_to(value.error, value.shape))
             continue
         with np.errstate(over="ignore"):
-            narrow = value.high.astype(np.float32)
+            narrow = made[key].astype(np.float32)
         if np.array_equal(narrow, value.high):
             made[key] = narrow
     return made
