@@ -393,7 +393,7 @@ def is_finite(array: np.ndarray) -> bool:
 def _same_integers(reals: np.ndarray, integers: np.ndarray) -> bool:
     """Whether floating-point numbers are the very integers they were made from."""
     limit = 2.0 ** (24 if reals.dtype == np.float32 else 53)
-    return bool((abs(reals) <= limit).all()) or not np.any((Precise.of(integers) - Precise.of(reals)).high)
+    return bool((abs(reals) < limit).all()) or not np.any((Precise.of(integers) - Precise.of(reals)).high)
 
 
 def _is_neutral(role: str, array: Array | Precise) -> bool:

@@ -24,6 +24,15 @@ from .lowering import Call, Lowering
 from .lowering_reduce import reduced_axes
 from .precise import Precise
 
+FUNCTION_ERROR = 2.0**-46
+"""Relative error of a library's functions in float64, generously."""
+
+_EXACT = frozenset(
+    {"Input", "Relu", "Max", "Min", "Abs", "Clip", "Floor", "Ceil", "Round", "Sign", "Where", "ArgMax"}
+    | {"IsPositive", "IsNonNegative", "IsZero"}
+)
+"""Core operators without rounding."""
+
 LARGEST_ERROR = 1e-6
 """Relative error of a constant from which on it is refused as a parameter."""
 
@@ -153,6 +162,9 @@ def enclosed(graph: Graph, inputs: Mapping[int, tuple[np.ndarray, np.ndarray]]) 
             return [None] * len(graph.outputs)
         reach = [np.maximum(abs(pair[0]), abs(pair[1])) for pair in pairs]
         lost = None if linear is None else linear.parameter_error(wide, reach)
+        if linear is None and node.op not in _EXACT:
+            # Intervals of curves do not count how exactly the library knows them.
+            lost = FUNCTION_ERROR * np.maximum(abs(low), abs(high))
         bounds.append((low, high) if lost is None else (low - lost, high + lost))
     return [_middle(*bounds[output], graph.nodes[output].shape) for output in graph.outputs]
 
