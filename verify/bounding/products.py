@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..arrays import Backend
 from ..errors import UndefinedOnRegion
 from ..graph import Graph, Node
 from ..loading.precise import Precise, parameters, settled
@@ -162,7 +163,7 @@ def _rewritten(graph: Graph, chosen: Mapping[Key, np.ndarray | None], dtype: np.
         scale = chosen[key]
         return _as_form(work, node, dtype) if scale is None else _as_squares(work, node, scale.astype(dtype))
 
-    return Rewriter(graph, (rule,)).result()
+    return Backend(dtype.name).graph(Rewriter(graph, (rule,)).result())
 
 
 def _adder(work: Rewriter, node: Node) -> Callable[..., int]:
