@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,13 @@ import numpy as np
 from .errors import UnsupportedError
 
 if TYPE_CHECKING:
-    from .graph import Array, Graph
+    from .graph import Array, Graph, Node
+
+REST, ERROR = "_rest", "_error"
+"""What names of parameters end with that say what another one leaves out, or may be off by."""
+
+UNIT32 = 2.0**-24
+"""The relative rounding error of one float32 operation."""
 
 
 def array_namespace(*arrays: Array) -> Any:
@@ -40,7 +47,9 @@ class Backend:
     device: str | None = None
 
     def array(self, values: np.ndarray) -> Array:
-        """Floating-point values in this backend's dtype; index arrays keep theirs."""
+        """Floating-point values in this backend's dtype; index arrays keep theirs, as live parameters do."""
+        if not isinstance(values, np.ndarray):
+            return values
         if self.device is None:
             return values.astype(self.dtype, copy=False) if values.dtype.kind == "f" else values
         import torch
@@ -50,8 +59,34 @@ class Backend:
         return tensor.to(getattr(torch, self.dtype)) if tensor.dtype.is_floating_point else tensor
 
     def graph(self, graph: Graph) -> Graph:
-        """The graph with its parameters in this backend."""
-        return graph.map_params(self.array)
+        """The graph with its parameters in this backend.
+
+        Rounding a parameter changes it by less than a unit roundoff of itself, which is what passes allow for. What it
+        leaves of a float64 one stays beside it as ``<key>_rest``, in float64, so that `in_double` finds the network's
+        own numbers again.
+        """
+        nodes = tuple(self._rounded(node) for node in graph.nodes) if self.dtype == "float32" else graph.nodes
+        return replace(graph, nodes=nodes).map_named(self._parameter)
+
+    def _rounded(self, node: Node) -> Node:
+        """The node with what rounding its parameters to float32 leaves out."""
+        extra = {}
+        for key, value in node.params.items():
+            if not isinstance(value, np.ndarray) or value.dtype != np.float64 or key.endswith((REST, ERROR)):
+                continue
+            with np.errstate(all="ignore"):
+                rest = value - value.astype(np.float32)
+            if not rest.any():
+                continue
+            extra[key + REST] = rest
+            lost = np.where(abs(rest) > UNIT32 * abs(value), abs(rest), 0.0)
+            if node.op != "Constant" and lost.any():
+                # It underflows, which no allowance is relative to.
+                extra[key + ERROR] = (lost + node.params.get(key + ERROR, 0.0)) * (1.0 + 2.0**-40)
+        return replace(node, params=MappingProxyType({**node.params, **extra})) if extra else node
+
+    def _parameter(self, key: str, values: np.ndarray) -> Array:
+        return Backend("float64", self.device).array(values) if key.endswith(REST) else self.array(values)
 
     def box(self, lower: np.ndarray, upper: np.ndarray) -> tuple[Array, Array]:
         """A float64 box rounded outward to this backend's dtype."""
@@ -65,6 +100,22 @@ class Backend:
 def to_numpy(x: Array) -> np.ndarray:
     """The values as a numpy array on the host."""
     return x if isinstance(x, np.ndarray) else x.detach().cpu().numpy()
+
+
+def in_double(graph: Graph) -> Graph:
+    """A graph of any backend with the network's own parameters: float64 where float32 does not hold them."""
+
+    def own(node: Node) -> Node:
+        if not any(key.endswith(REST) for key in node.params):
+            return node
+        made = {}
+        for key, value in node.params.items():
+            if not key.endswith(REST):
+                rest = node.params.get(key + REST)
+                made[key] = value if rest is None else array_namespace(rest).astype(value, rest.dtype) + rest
+        return replace(node, params=MappingProxyType(made))
+
+    return replace(graph, nodes=tuple(own(node) for node in graph.nodes))
 
 
 def choose_backend(device: str, dtype: str) -> Backend:

@@ -13,7 +13,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from .arrays import to_numpy
+from .arrays import ERROR, to_numpy
 from .rounding import irregular
 
 if TYPE_CHECKING:
@@ -47,6 +47,11 @@ class Node:
     def size(self) -> int:
         """Number of scalars in the output."""
         return math.prod(self.shape)
+
+    @cached_property
+    def has_errors(self) -> bool:
+        """Whether the node says that parameters may be off (`LinearRule.parameter_error`)."""
+        return any(key.endswith(ERROR) for key in self.params)
 
     @cached_property
     def irregular(self) -> bool:
@@ -87,8 +92,12 @@ class Graph:
 
     def map_params(self, convert: Callable[[Array], Array]) -> Graph:
         """The same graph with every parameter array converted (to another dtype, device or library)."""
+        return self.map_named(lambda key, value: convert(value))
+
+    def map_named(self, convert: Callable[[str, Array], Array]) -> Graph:
+        """The same by the parameters' names and arrays."""
         nodes = tuple(
-            replace(node, params=MappingProxyType({key: convert(value) for key, value in node.params.items()}))
+            replace(node, params=MappingProxyType({key: convert(key, value) for key, value in node.params.items()}))
             if node.params
             else node
             for node in self.nodes

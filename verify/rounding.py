@@ -48,7 +48,7 @@ TINY = 2.0**-20
 """Weights below this share of the largest in their row or column are tiny beside it, and many if they add up to more
 than this share of all."""
 
-FEW = 8
+FEW = 12
 """Roundings around a sum (scaling a coefficient, taking it through a relaxation, adding the sum to others) that are
 counted with it."""
 

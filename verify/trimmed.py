@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .bounding.relevance import relevant_entries
+from .bounding.relevance import relevant_entries, selected
 from .graph import Graph, Node
 
 if TYPE_CHECKING:
@@ -115,13 +115,14 @@ class _Cutter:
             index = self._add(node, (), shape, values, node.attributes)
         elif node.op == "Linear":
             source = self.kept[node.inputs[0]]
-            weight = node.params["weight"][np.ix_(kept, source)]
+            params = selected(node, kept, source)
             if len(source):
                 read = self.place[node.inputs[0]]
             else:
                 # A layer without columns is no layer: this one takes an entry of the input times 0.
-                read, weight = self._taken(self.place[self.graph.inputs[0]], np.zeros(1, int)), weight.sum(1)[:, None]
-            params = {"weight": weight} | ({"bias": node.params["bias"][kept]} if "bias" in node.params else {})
+                read = self._taken(self.place[self.graph.inputs[0]], np.zeros(1, int))
+                params["weight"] = np.zeros((len(kept), 1), dtype=params["weight"].dtype)
+                params.pop("weight_error", None)
             index = self._add(node, (read,), (len(kept),), params, node.attributes)
         elif node.op in MOVES:
             index = self._moved(node, kept)

@@ -225,8 +225,8 @@ class Ascent:
         return flat.reshape(a.shape), part, terms
 
     def _through(self, position: int, a: Array) -> tuple[tuple[Array, ...], Array | None, Array | None]:
-        """The coefficients carried to a node's inputs, the constants ``[R]`` to add (None for zero), and the sum ``[R]``
-        of their terms' magnitudes where the node is not charged for it."""
+        """The coefficients carried to a node's inputs, the constants ``[R]`` to add (None for zero), and the sum
+        ``[R]`` of their terms' magnitudes where the node is not charged for it."""
         node = self.base.plan.graph.nodes[position]
         operator = rule(node.op)
         if operator.linear is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..arrays import array_namespace, options_like, to_numpy
+from ..arrays import Backend, array_namespace, options_like, to_numpy
 from ..budget import NEVER, Deadline, MemoryBudget
 from ..errors import UnsupportedError
 from ..graph import Array, Graph
@@ -58,7 +58,7 @@ def bounds(network: Network | Graph, center: Any, radius: Any, method: str = "cr
         >>> lower, upper = bounds(load("net.onnx"), np.zeros((1, 784), np.float32), 0.02)  # doctest: +SKIP
     """
     xp = array_namespace(center)
-    plan = _plan(network)
+    plan = _plan(network, center)
     size = plan.graph.nodes[plan.input].size
     middle = center.reshape(-1, size) if _elements(center) % size == 0 else None
     if middle is None:
@@ -89,7 +89,7 @@ def bounds_of(
 
         low, high = auto_lirpa_bounds(network, to_numpy(lower), to_numpy(upper))
         return OutputBounds(low, high, ())
-    plan = _plan(network)
+    plan = _plan(network, lower)
     if method == "ibp":
         shape = plan.graph.nodes[plan.input].shape
         every = interval_bounds(plan.graph, lower.reshape(-1, *shape), upper.reshape(-1, *shape))
@@ -110,9 +110,11 @@ def bounds_of(
     return OutputBounds(low, high, _unstable(plan, every))
 
 
-def _plan(network: Network | Graph) -> Plan:
-    """The plan of a network's graph with flat input and output."""
-    return make_plan(flatten(network if isinstance(network, Graph) else network.graph))
+def _plan(network: Network | Graph, like: Array) -> Plan:
+    """The plan of a network's graph with flat input and output, and with stored parameters in the dtype of `like`."""
+    graph = flatten(network if isinstance(network, Graph) else network.graph)
+    dtype = str(like.dtype).removeprefix("torch.")
+    return make_plan(Backend(dtype).graph(graph) if dtype in ("float32", "float64") else graph)
 
 
 def _elements(x: Array) -> int:

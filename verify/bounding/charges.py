@@ -118,6 +118,7 @@ class Charge:
 
 def _sums(sizes: Array, vector: Array, index: Array | None) -> Array:
     """``<sizes, vector>`` over the last axis, ``[B, S]``."""
+    vector = as_like(vector, sizes)
     if vector.shape[0] == 1:
         return sizes @ vector[0]
     if index is not None:
@@ -328,6 +329,13 @@ def linear_charge(
     if bias is not None:
         shift = rounding(like, node.size) * abs(as_like(bias, like)).reshape(1, -1)
         vector = shift if vector is None else vector + shift
+    error = None
+    if node.has_errors:
+        shaped = [x.reshape(x.shape[0], *shape) for x, shape in zip(reaches, node.input_shapes, strict=True)]
+        error = linear.parameter_error(node, shaped)
+    if error is not None:
+        error = error.reshape(error.shape[0], -1)
+        vector = error if vector is None else vector + error
     if vector is None:
         return None
     # (Its own value: a relaxation that reads it may have sent coefficients that underflowed.)

@@ -138,12 +138,14 @@ class BoxPass:
         node, count = self._nodes[target], len(entries)
         zeros = np.zeros(count, dtype=self._reach.dtype)
         run = _Run({}, zeros, zeros.copy(), zeros.copy(), target)
-        if is_plain_dense(node):
+        if is_plain_dense(node) and "weight_error" not in node.params:
             weight, bias = node.params["weight"], node.params.get("bias")
             needed = self._needed(node.inputs[0])
             run.pending[node.inputs[0]] = Columns(needed, np.multiply(needed.pick(weight[entries].T), signs, order="C"))
             if bias is not None:
                 run.add(bias[entries] * signs)
+            if "bias_error" in node.params:
+                run.lost += node.params["bias_error"][entries]
             return run
         shown = windows.seeds(self._structure, target, entries, signs)
         if shown is not None and (shown[0] == target or self._is_small(*shown)):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ..arrays import ERROR, REST, in_double
 from ..ops import rule
 from ..ops.arrays import as_like
 from ..rounding import element_type
@@ -90,21 +91,24 @@ class Compact:
 
 def compact(plan: Plan) -> Compact | None:
     """The compact form of a plan's graph; None where it is too large, has a nonlinear node that is not elementwise or
-    has no relaxation, or parameters that are no numpy arrays of one dtype."""
+    has no relaxation, or parameters that are no numpy arrays of one dtype or carry errors."""
     nodes = plan.graph.nodes
     bent = frozenset(plan.nonlinear)
     if not bent <= plan.elementwise or plan.largest > LARGEST or sum(nodes[index].size for index in bent) > ENTRIES:
         return None
-    parameters = [value for node in nodes for value in node.params.values()]
+    parameters = [value for node in nodes for key, value in node.params.items() if not key.endswith(REST)]
     floats = {value.dtype for value in parameters if isinstance(value, np.ndarray) and value.dtype.kind == "f"}
+    if any(key.endswith(ERROR) for node in nodes for key in node.params):
+        return None
     if len(floats) != 1 or not all(isinstance(value, np.ndarray) for value in parameters):
         return None
     dtype = floats.pop()
+    graph = in_double(plan.graph)
     ends = bent | {plan.input}
     better = ends | frozenset(plan.targets)
 
     def of(index: int, stops: frozenset[int]) -> Affine:
-        return _multiplied_out(plan.graph, index, stops, dtype)
+        return _multiplied_out(graph, index, stops, dtype)
 
     inputs = {index: tuple(of(source, ends) for source in nodes[index].inputs) for index in bent}
     return Compact(
@@ -163,20 +167,27 @@ def _multiplied_out(graph: Graph, start: int, stops: frozenset[int], dtype: np.d
     kept = tuple(_part(source, *pair, share, dtype) for source, pair in parts.items() if pair[1].any())
     if not bias_terms.any():
         return Affine(kept, None, None, size, _picked(kept))
-    sizes = abs(bias) + share * bias_terms
+    sizes = abs(bias) + share * bias_terms + element_type(dtype).smallest / element_type(dtype).unit
     return Affine(kept, bias.astype(dtype), sizes.astype(dtype), size, None)
 
 
 def _with_magnitudes(node: Node) -> Node:
     """The node with the magnitudes of its parameters."""
-    params = {key: abs(value) if value.dtype.kind == "f" else value for key, value in node.params.items()}
+    params = {
+        key: abs(value) if value.dtype.kind == "f" else value
+        for key, value in node.params.items()
+        if not key.endswith((REST, ERROR))
+    }
     return replace(node, params=MappingProxyType(params))
 
 
 def _part(source: int, exact: np.ndarray, terms: np.ndarray, share: float, dtype: np.dtype[np.floating]) -> Part:
     used = np.flatnonzero(terms.any(axis=0))
     entries = slice(int(used[0]), int(used[-1]) + 1)
-    matrix, sizes = (x[:, entries].astype(dtype) for x in (exact, abs(exact) + share * terms))
+    # What the type does not hold is lost when it is rounded.
+    own = element_type(dtype)
+    lost = np.where((terms > 0) & (abs(exact) < own.smallest), own.smallest / own.unit, 0.0)
+    matrix, sizes = (x[:, entries].astype(dtype) for x in (exact, abs(exact) + share * terms + lost))
     cancels = bool((sizes > CLEARLY * abs(matrix)).any())
     return Part(source, entries, np.ascontiguousarray(matrix), np.ascontiguousarray(sizes), cancels)
 

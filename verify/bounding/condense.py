@@ -9,13 +9,15 @@ few dense products.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..arrays import array_namespace, options_like
+from ..arrays import array_namespace, in_double, options_like
 from ..graph import Graph, Node
 from ..ops import rule
-from ..ops.arrays import as_like
+from ..ops.arrays import as_like, quiet, smallest, unit_roundoff
+from .charges import Charges
 from .interval import intersect, node_interval
 from .live import is_image, is_plain_dense
 from .parameters import ancestors
@@ -51,11 +53,13 @@ class _Layer(NamedTuple):
 
 
 class _Map(NamedTuple):
-    """Rows ``weight x + sum over ReLU nodes of through[node] relu(z) + bias``, in float64."""
+    """Rows ``weight x + sum over ReLU nodes of through[node] relu(z) + bias``, in float64, and what their values may be
+    off by on the boxes ``[rows]``: matrices that are multiplied out may cancel."""
 
     weight: Array
     through: Mapping[int, Array]
     bias: Array
+    error: Array
 
 
 def condense(plan: Plan, intervals: Mapping[int, Interval]) -> tuple[Graph, dict[int, Interval]] | None:
@@ -63,17 +67,21 @@ def condense(plan: Plan, intervals: Mapping[int, Interval]) -> tuple[Graph, dict
 
     intervals are valid bounds ``[B or 1, *shape]`` of the input of every ReLU by node index. The answer has nodes
     ``Input``, ``Linear``, ``Add`` and ``Relu`` and one output of the same shape; on the boxes it is the same function
-    up to rounding of its parameters (elsewhere it is not). None where a nonlinear node is no ReLU, or where the
-    graph as it is costs less.
+    up to rounding of its parameters (elsewhere it is not). None where a nonlinear node is no ReLU, where parameters
+    carry errors, or where the graph as it is costs less.
     """
     graph = plan.graph
     order = ancestors(plan, plan.output)[::-1]
     if any(graph.nodes[index].op != "Relu" for index in plan.nonlinear if index in set(order)):
         return None
+    if any(key.endswith("_error") for index in order for key in graph.nodes[index].params):
+        # Products of matrices would have to carry the errors of their factors.
+        return None
     layers = [_layer(graph, index, intervals) for index in order if graph.nodes[index].op == "Relu"]
     if not layers or not _cost(plan, layers) < _cost_as_is(graph, order, layers):
         return None
-    return _assembled(plan, layers, intervals)
+    charges = Charges(graph, intervals, intervals[plan.input][0], joint=True)
+    return _assembled(replace(plan, graph=in_double(plan.graph)), layers, intervals, charges)
 
 
 def _layer(graph: Graph, index: int, intervals: Mapping[int, Interval]) -> _Layer:
@@ -119,7 +127,7 @@ def _cost_as_is(graph: Graph, order: list[int], layers: list[_Layer]) -> float:
 
 
 def _assembled(
-    plan: Plan, layers: list[_Layer], intervals: Mapping[int, Interval]
+    plan: Plan, layers: list[_Layer], intervals: Mapping[int, Interval], charges: Charges
 ) -> tuple[Graph, dict[int, Interval]]:
     shape = plan.graph.nodes[plan.input].shape
     nodes = [Node(plan.graph.nodes[plan.input].name, "Input", (), shape)]
@@ -134,7 +142,8 @@ def _assembled(
         if layer.undecided.shape[0] == 0:
             continue
         name = plan.graph.nodes[layer.source].name
-        place = _append(nodes, name, flat, made, _rows_of(plan, layers, layer.source, layer.undecided, like), like)
+        rows = _rows_of(plan, layers, layer.source, layer.undecided, charges, like)
+        place = _append(nodes, name, flat, made, rows, like)
         low, high = (end.reshape(end.shape[0], -1)[:, layer.undecided] for end in intervals[layer.source])
         bounds[place] = (low, high)
         nodes.append(Node(plan.graph.nodes[layer.relu].name, "Relu", (place,), nodes[place].shape))
@@ -143,7 +152,7 @@ def _assembled(
     output = plan.graph.nodes[plan.output]
     xp = array_namespace(like)
     every = xp.arange(output.size, **options_like(like))
-    place = _append(nodes, output.name, flat, made, _rows_of(plan, layers, plan.output, every, like), like)
+    place = _append(nodes, output.name, flat, made, _rows_of(plan, layers, plan.output, every, charges, like), like)
     if nodes[place].shape != output.shape:
         nodes.append(Node(f"{output.name} shaped", "Reshape", (place,), output.shape))
     graph = Graph(tuple(nodes), (0,), (len(nodes) - 1,))
@@ -159,7 +168,8 @@ def _assembled(
 def _append(nodes: list[Node], name: str, flat: int, made: Mapping[int, int], rows: _Map, like: Array) -> int:
     """Add the nodes that compute the rows; answers the index of their sum."""
     count = (int(rows.bias.shape[0]),)
-    parts = [(flat, {"weight": as_like(rows.weight, like), "bias": as_like(rows.bias, like)})]
+    first = {"weight": rows.weight, "bias": rows.bias, "bias_error": rows.error}
+    parts = [(flat, {key: as_like(value, like) for key, value in first.items()})]
     parts += [
         (made[relu], {"weight": as_like(weight, like)}) for relu, weight in rows.through.items() if bool(weight.any())
     ]
@@ -172,23 +182,30 @@ def _append(nodes: list[Node], name: str, flat: int, made: Mapping[int, int], ro
     return len(nodes) - 1
 
 
-def _rows_of(plan: Plan, layers: list[_Layer], start: int, entries: Array, like: Array) -> _Map:
+def _rows_of(plan: Plan, layers: list[_Layer], start: int, entries: Array, charges: Charges, like: Array) -> _Map:
     """Entries of a node's value as an affine map, some at a time."""
     xp = array_namespace(like)
     at_once = max(1, BLOCK // plan.largest)
     parts = [
-        _multiplied_out(plan, layers, start, entries[first : first + at_once], like)
+        _multiplied_out(plan, layers, start, entries[first : first + at_once], charges, like)
         for first in range(0, entries.shape[0], at_once)
     ]
     return _Map(
         xp.concat([part.weight for part in parts]),
         {relu: xp.concat([part.through[relu] for part in parts]) for relu in parts[0].through},
         xp.concat([part.bias for part in parts]),
+        xp.concat([part.error for part in parts]),
     )
 
 
-def _multiplied_out(plan: Plan, layers: list[_Layer], start: int, entries: Array, like: Array) -> _Map:
-    """Coefficients carried back to the input, in float64: rounded once, when all is multiplied out."""
+@quiet
+def _multiplied_out(
+    plan: Plan, layers: list[_Layer], start: int, entries: Array, charges: Charges, like: Array
+) -> _Map:
+    """Coefficients carried back to the input, in float64: rounded once, when all is multiplied out.
+
+    `charges` say what that takes in the arithmetic of `like`, of which float64's is a share.
+    """
     xp = array_namespace(like)
     nodes = plan.graph.nodes
     by_relu = {layer.relu: layer for layer in layers}
@@ -198,6 +215,9 @@ def _multiplied_out(plan: Plan, layers: list[_Layer], start: int, entries: Array
     seeds[xp.arange(count, **options_like(like)), entries] = 1.0
     bias = xp.zeros((count,), **options)
     weight = xp.zeros((count, nodes[plan.input].size), **options)
+    share = unit_roundoff(bias) / unit_roundoff(like)
+    error = xp.zeros((count,), **options)
+    lost = smallest(like) * xp.sum(charges.reach(plan.input))
     through: dict[int, Array] = {}
     pending: dict[int, Array] = {start: seeds}
     for position in ancestors(plan, start):
@@ -207,12 +227,17 @@ def _multiplied_out(plan: Plan, layers: list[_Layer], start: int, entries: Array
         node = nodes[position]
         if node.op == "Input":
             weight = a.reshape(count, -1)
+            error = error + share * (abs(weight) @ as_like(charges.joint_reach(position), weight))
             continue
+        charge = charges.at(position, start=position == start)
+        if charge is not None:
+            error = error + share * charge.of_rows(a)
         if position in by_relu:
             layer = by_relu[position]
             flat = a.reshape(count, -1)
             if layer.undecided.shape[0]:
                 through[position] = flat[:, layer.undecided]
+                lost = lost + smallest(like) * xp.sum(charges.joint_reach(layer.source))
             pieces = ((flat * as_like(layer.active, flat)).reshape(count, *node.shape),)
         else:
             linear = rule(node.op).linear
@@ -225,4 +250,5 @@ def _multiplied_out(plan: Plan, layers: list[_Layer], start: int, entries: Array
         for source, piece in zip(node.inputs, pieces, strict=True):
             known = pending.get(source)
             pending[source] = piece if known is None else known + piece
-    return _Map(weight, through, bias)
+    # (Coefficients that the type of `like` does not hold are lost when they are rounded.)
+    return _Map(weight, through, bias, 8.0 * error + as_like(lost, error))

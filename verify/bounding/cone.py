@@ -11,6 +11,7 @@ from ..graph import Graph, Node
 from .live import is_plain_dense
 from .parameters import Base, ancestors
 from .plan import make_plan
+from .relevance import read_by, selected
 
 WORTH = 0.6
 """A part is taken where its matrices have at most this share of all numbers."""
@@ -33,7 +34,7 @@ def cone(base: Base, start: int, entries: np.ndarray) -> tuple[Base, np.ndarray]
     for position in order:
         node, mask = nodes[position], needed[position]
         if node.op == "Linear":
-            columns = (node.params["weight"][mask] != 0).any(axis=0)
+            columns = read_by(node)[mask].any(axis=0)
             part += int(mask.sum()) * int(columns.sum())
             if part > WORTH * whole:
                 return None
@@ -68,10 +69,7 @@ def _cut(base: Base, start: int, order: list[int], kept: dict[int, np.ndarray]) 
         if node.op == "Linear":
             if len(kept[node.inputs[0]]) == 0 and "bias" not in params:
                 continue
-            cut = {"weight": params["weight"][np.ix_(entries, kept[node.inputs[0]])]}
-            if "bias" in params:
-                cut["bias"] = params["bias"][entries]
-            params = MappingProxyType(cut)
+            params = MappingProxyType(selected(node, entries, kept[node.inputs[0]]))
         sources = [place for place, source in enumerate(node.inputs) if source in made]
         if node.op == "Add":
             attributes = MappingProxyType({"signs": tuple(node.attributes["signs"][place] for place in sources)})

@@ -147,7 +147,7 @@ def _through(node: Node, inputs: list[Affine], ranges: Sequence[Interval], inter
     """Lines around a node's value from those of its inputs, their bounds and its own; `like` is ``[B, n]``."""
     operator = rule(node.op)
     if operator.linear is not None and node.inputs:
-        return _settled(_through_linear(node, inputs), interval)
+        return _settled(_through_linear(node, inputs, ranges), interval)
     if operator.linear is None and operator.relax is not None:
         return _settled(_through_lines(operator.relax(node, ranges), inputs), interval)
     return _constant(like, interval)
@@ -192,7 +192,7 @@ def _constant(like: Array, interval: Interval) -> Affine:
     return Affine(zeros, low, zeros, high, xp.maximum(abs(low), abs(high)))
 
 
-def _through_linear(node: Node, inputs: list[Affine]) -> Affine:
+def _through_linear(node: Node, inputs: list[Affine], ranges: Sequence[Interval]) -> Affine:
     operator = rule(node.op).linear
     if operator is None:
         raise ValueError(f"{node.op} is not linear")
@@ -220,6 +220,10 @@ def _through_linear(node: Node, inputs: list[Affine]) -> Affine:
     if bias is not None:
         shift = as_like(bias, low_constant)
         low_constant, high_constant, terms = low_constant + shift, high_constant + shift, terms + abs(shift)
+    if node.has_errors:
+        xp = array_namespace(low)
+        error = operator.parameter_error(node, [xp.maximum(abs(least), abs(most)) for least, most in ranges])
+        low_constant, high_constant = low_constant - error, high_constant + error
     shape = (batch, size, *node.shape)
     # Lower and upper lines are added up and taken apart again: three times the sum's own allowance.
     rounded = max(line.rounded for line in inputs) + 3.0 * roundings(fan_in)

@@ -185,7 +185,7 @@ def entry_rows(plan: Plan, like: Array, target: int, entries: Array) -> tuple[in
     nodes = plan.graph.nodes
     node = nodes[target]
     count = entries.shape[0]
-    if node.op == "Linear" and node.size == node.shape[-1]:
+    if node.op == "Linear" and node.size == node.shape[-1] and not node.has_errors:
         weight = as_like(node.params["weight"], like)
         constant = zeros_like_shape((count,), like)
         if "bias" in node.params:

@@ -64,6 +64,9 @@ def _half_infinite(node: Node, operator: OpRule, linear: LinearRule, intervals: 
         size = size + abs(as_like(shift, size))
     terms = linear.sums(node)[0]
     off = 2.0 * rounding(size, terms) * size + terms * smallest(size)
+    error = linear.parameter_error(node, reaches)
+    if error is not None:
+        off = off + error
     return lower - off, upper + off
 
 
@@ -80,6 +83,9 @@ def _affine(node: Node, linear: LinearRule, intervals: Sequence[Interval]) -> In
     ]
     centre = linear.apply(node, centres)
     radius = linear.magnitude(node, radii) + slack * abs(centre)
+    error = _parameter_error(node, linear, intervals)
+    if error is not None:
+        radius = radius + error
     if node.op not in _SUMS:
         radius = radius + _underflow(node, linear, intervals, centre, radius, terms)
     lower, upper = centre - radius, centre + radius
@@ -90,6 +96,14 @@ def _affine(node: Node, linear: LinearRule, intervals: Sequence[Interval]) -> In
         least = linear.apply(node, [low for low, _ in intervals])
         lower = array_namespace(lower).maximum(lower, (1.0 - slack) * least)
     return lower, upper
+
+
+def _parameter_error(node: Node, linear: LinearRule, intervals: Sequence[Interval]) -> Array | None:
+    """What parameters that are not exact may change the value by."""
+    if not node.has_errors:
+        return None
+    xp = array_namespace(intervals[0][0])
+    return linear.parameter_error(node, [xp.maximum(abs(low), abs(high)) for low, high in intervals])
 
 
 _SUMS = frozenset({"Add", "Sum"})
@@ -120,16 +134,20 @@ def _scaled(node: Node, linear: LinearRule, intervals: Sequence[Interval], slack
         # A product of numbers other than zero may have underflowed.
         xp = array_namespace(lower)
         added = added + xp.where((intervals[0][0] != 0) | (intervals[0][1] != 0), smallest(lower), 0.0)
+    error = _parameter_error(node, linear, intervals)
+    if error is not None:
+        added = added + error
     bounds = lower - slack * abs(lower) - added, upper + slack * abs(upper) + added
     return _exact_where_whole(node, linear, intervals, bounds)
 
 
 def _exact_where_whole(node: Node, linear: LinearRule, intervals: Sequence[Interval], bounds: Interval) -> Interval:
     """The bounds without an allowance in entries computed from known, not too large whole numbers."""
-    if not all(bool((low == high).any()) for low, high in intervals):
+    if node.has_errors or not all(bool((low == high).any()) for low, high in intervals):
         return bounds
     xp = array_namespace(bounds[0])
-    if not all(bool((value == xp.floor(value)).all()) for value in node.params.values()):
+    parameters = [as_like(value, bounds[0]) for value in node.params.values()]
+    if not all(bool((value == xp.floor(value)).all()) for value in parameters):
         return bounds
     values = [lower for lower, _ in intervals]
     exact = linear.apply(node, values)

@@ -223,9 +223,19 @@ def _range(affine: Affine, values: Mapping[int, Interval]) -> Interval:
         radius += slack * affine.bias_sizes[:, None]
         centre += affine.bias[:, None]
     radius += slack * abs(centre)
-    # Where everything read is 0, nothing can have underflowed.
-    radius += np.where((radius == 0) & (centre == 0), 0, terms * smallest(some)).astype(some.dtype, copy=False)
+    radius += _underflow(affine, values, (radius == 0) & (centre == 0), terms * smallest(some))
     return defined(centre - radius, centre + radius)
+
+
+def _underflow(affine: Affine, values: Mapping[int, Interval], nothing: np.ndarray, lost: float) -> np.ndarray | float:
+    """What products may have lost, also where all of them seem to be 0 (`nothing`), unless they are of a zero."""
+    if not nothing.any():
+        return lost
+    at_work = ~nothing
+    for source, entries, _, sizes, _ in affine.parts:
+        low, high = (end[entries] for end in values[source])
+        at_work = at_work | (_times(sizes > 0, (low != 0) | (high != 0)) > 0)
+    return np.where(at_work, lost, 0).astype(values[affine.parts[0].node][0].dtype) if affine.parts else 0.0
 
 
 def _reach(values: Interval) -> np.ndarray:

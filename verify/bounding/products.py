@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..arrays import Backend
 from ..errors import UndefinedOnRegion
 from ..graph import Graph, Node
+from ..loading.precise import Precise, parameters, settled
 from ..loading.rewrite import Rewriter, with_params
 from ..rows import prepare_rows
 from .crown import relax, row_bounds
@@ -112,7 +114,7 @@ def _candidates(graph: Graph) -> dict[Key, int]:
     return forms | products
 
 
-def _form(nodes: tuple[Node, ...] | list[Node], node: Node) -> tuple[int, np.ndarray] | None:
+def _form(nodes: tuple[Node, ...] | list[Node], node: Node) -> tuple[int, Precise] | None:
     """The variable x and the symmetric matrix Q of a Sum node that is ``x^T Q x`` over the last axis, if it is one."""
     product = nodes[node.inputs[0]]
     rank = len(product.shape)
@@ -121,9 +123,9 @@ def _form(nodes: tuple[Node, ...] | list[Node], node: Node) -> tuple[int, np.nda
         return None
     for x, image in (product.inputs, product.inputs[::-1]):
         linear = nodes[image]
-        if linear.op == "Linear" and "bias" not in linear.params and linear.inputs == (x,):
-            weight = linear.params["weight"].astype(np.float64)
-            return x, 0.5 * (weight + weight.T)
+        if linear.op == "Linear" and not {"bias", "weight_error"} & linear.params.keys() and linear.inputs == (x,):
+            weight = Precise.of(linear.params["weight"]) + Precise.of(linear.params.get("weight_rest", 0.0))
+            return x, (weight + weight.T) * Precise.of(0.5)
     return None
 
 
@@ -161,7 +163,7 @@ def _rewritten(graph: Graph, chosen: Mapping[Key, np.ndarray | None], dtype: np.
         scale = chosen[key]
         return _as_form(work, node, dtype) if scale is None else _as_squares(work, node, scale.astype(dtype))
 
-    return Rewriter(graph, (rule,)).result()
+    return Backend(dtype.name).graph(Rewriter(graph, (rule,)).result())
 
 
 def _adder(work: Rewriter, node: Node) -> Callable[..., int]:
@@ -196,12 +198,14 @@ def _as_form(work: Rewriter, node: Node, dtype: np.dtype) -> Node | None:
     x, matrix = found
     add = _adder(work, node)
     product = work.nodes[node.inputs[0]]
-    values, vectors = np.linalg.eigh(matrix)
+    values, vectors = np.linalg.eigh(matrix.high)
     rounded, basis = values.astype(dtype), np.ascontiguousarray(vectors.T).astype(dtype)
-    wide = basis.astype(np.float64)
-    rest = (matrix - wide.T @ (rounded.astype(np.float64)[:, None] * wide)).astype(dtype)
+    wide = Precise.of(basis)
+    # In float64 the rest is as small as the rounding of this difference would be.
+    rest = matrix - wide.T @ (Precise.of(rounded[:, None]) * wide)
+    left = settled(Node(node.name, "Linear", (x,), product.shape, parameters(weight=rest))).params
     square = add("Pow", (add("Linear", (x,), product.shape, weight=basis),), product.shape, exponent=2.0)
     weighted = add("Scale", (square,), product.shape, scale=rounded)
-    left_out = add("Mul", (x, add("Linear", (x,), product.shape, weight=rest)), product.shape)
+    left_out = add("Mul", (x, add("Linear", (x,), product.shape, **left)), product.shape)
     total = add("Add", (weighted, left_out), product.shape, signs=(1, 1))
     return with_params(node, (total,), {})

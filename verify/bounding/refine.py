@@ -220,10 +220,12 @@ def _seed(state: Relaxed, target: int, entries: Array, signs: Array) -> tuple[in
     xp = array_namespace(state.lower)
     count = entries.shape[0]
     constant = zeros_like_shape((count,), state.lower)
-    if node.op == "Linear" and node.size == node.shape[-1]:
+    if node.op == "Linear" and node.size == node.shape[-1] and "weight_error" not in node.params:
         weight = as_like(node.params["weight"], state.lower)
         if "bias" in node.params:
             constant = as_like(node.params["bias"], state.lower)[entries] * signs
+        if "bias_error" in node.params:
+            constant = constant - as_like(node.params["bias_error"], state.lower)[entries]
         rows = weight[entries] * signs[:, None]
         return node.inputs[0], rows.reshape(count, *nodes[node.inputs[0]].shape), constant
     rows = zeros_like_shape((count, node.size), state.lower)

@@ -71,5 +71,19 @@ def _pattern(node: Node) -> Node:
     """The node with 1 in place of every weight that is not 0."""
     if "weight" not in node.params:
         return replace(node, params=MappingProxyType({key: to_numpy(value) for key, value in node.params.items()}))
-    weight = (to_numpy(node.params["weight"]) != 0).astype(np.float32)
+    weight = read_by(node).astype(np.float32)
     return replace(node, params=MappingProxyType({"weight": weight}))
+
+
+def read_by(node: Node) -> np.ndarray:
+    """Where a layer's weight may be other than 0, in the weight's shape."""
+    weight = to_numpy(node.params["weight"]) != 0
+    return weight | (to_numpy(node.params["weight_error"]) != 0) if "weight_error" in node.params else weight
+
+
+def selected(node: Node, rows: np.ndarray, columns: np.ndarray) -> dict[str, np.ndarray]:
+    """The parameters of some outputs of a dense layer, of some of its inputs."""
+    return {
+        key: array[np.ix_(rows, columns)] if key.startswith("weight") else array[rows]
+        for key, array in node.params.items()
+    }

@@ -44,13 +44,15 @@ def shrink(graph: Graph, intervals: Sequence[Interval]) -> tuple[Graph, list[Int
         changed = True
         shape = (*node.shape[:-1], len(kept))
         (relu,) = readers[position]
-        nodes[position] = _selected(nodes[position], {"weight": (kept, 0), "bias": (kept, 0)}, shape)
+        rows = dict.fromkeys(nodes[position].params, (kept, 0))
+        nodes[position] = _selected(nodes[position], rows, shape)
         nodes[relu] = replace(nodes[relu], shape=shape)
         for index in (position, relu):
             low, high = bounds[index]
             bounds[index] = (low[..., kept], high[..., kept])
         for reader in above:
-            nodes[reader] = _selected(nodes[reader], {"weight": (kept, 1)}, nodes[reader].shape)
+            columns = dict.fromkeys((key for key in nodes[reader].params if key.startswith("weight")), (kept, 1))
+            nodes[reader] = _selected(nodes[reader], columns, nodes[reader].shape)
     return (replace(graph, nodes=tuple(nodes)) if changed else graph), bounds
 
 

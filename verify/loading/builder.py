@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import LoadError
 from ..graph import Array, Graph, Node
+from .precise import ROUNDOFFS, UNIT, Precise, parameters
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -90,6 +91,9 @@ class GraphBuilder:
         self.dtype = dtype
         self.nodes: list[Node] = []
         self.label = ""
+        self.relative_error = 0.0
+        """By how much, relative to themselves, float64 arrays may be off that lowerings are given at the moment: they
+        were computed from constants, and not exactly."""
         self._built = 0
 
     def claim(self, shape: Iterable[int]) -> tuple[int, ...]:
@@ -111,20 +115,23 @@ class GraphBuilder:
         op: str,
         inputs: Sequence[Variable],
         shape: Iterable[int],
-        params: Mapping[str, Array] | None = None,
+        params: Mapping[str, Array | Precise] | None = None,
         attributes: Mapping[str, Any] | None = None,
         like: Variable | None = None,
         integral: bool | None = None,
     ) -> Variable:
         """Append a node. Element type and integrality follow `like` (default the first input)."""
         extents = self.claim(shape)
+        stored: dict[str, Array] = {}
+        for key, array in (params or {}).items():
+            stored.update(self._stored(key, array))
         self.nodes.append(
             Node(
                 name=self.label,
                 op=op,
                 inputs=tuple(x.index for x in inputs),
                 shape=extents,
-                params=MappingProxyType({key: self._cast(array) for key, array in (params or {}).items()}),
+                params=MappingProxyType(stored),
                 attributes=MappingProxyType(dict(attributes or {})),
             )
         )
@@ -133,16 +140,40 @@ class GraphBuilder:
         whole = integral if integral is not None else model is not None and model.integral and not params
         return Variable(len(self.nodes) - 1, extents, dtype, whole)
 
-    def _cast(self, array: Array) -> Array:
-        """Arrays of real numbers in the graph's own float type; integers and live parameters as they are."""
+    def _stored(self, key: str, array: Array | Precise) -> dict[str, Array]:
+        """A parameter as a node keeps it; integers and live parameters as they are.
+
+        Stored numbers are kept in the graph's own type. Where that does not hold them, they were computed while
+        loading: they stay in float64, with a bound on the error.
+        """
+        if isinstance(array, Precise):
+            if not array.is_finite:
+                raise LoweringError("its constants are NaN, infinite, or computed from numbers that nearly cancel")
+            return parameters(**{key: array})
         if not isinstance(array, np.ndarray | np.generic):
-            return array
+            return {key: array}
         plain = np.asarray(array)
         if plain.dtype.kind != "f":
-            return plain
+            return {key: plain}
         if not is_finite(plain):
             raise LoweringError("its constants are NaN or infinite")
-        return plain.astype(self.dtype, copy=False)
+        if plain.dtype.itemsize < 8 or (self.dtype == np.float64 and not self.relative_error):
+            return {key: plain.astype(self.dtype, copy=False)}
+        return parameters(**{key: self.computed(plain)})
+
+    def exactly(self, array: np.ndarray | Precise) -> Precise:
+        """An array that a lowering was given, for calculating with it."""
+        if isinstance(array, Precise):
+            return array
+        plain = np.asarray(array)
+        given = plain.dtype != np.float64 or (self.dtype == np.float64 and not self.relative_error)
+        return Precise.of(plain) if given else self.computed(plain)
+
+    def computed(self, array: np.ndarray) -> Precise:
+        """A float64 array that a lowering was given, or computed with a few operations that do not cancel."""
+        with np.errstate(over="ignore"):
+            stored = not self.relative_error and np.array_equal(array.astype(np.float32), array)
+        return Precise.of(array, error=0.0 if stored else (ROUNDOFFS * UNIT + 4 * self.relative_error) * abs(array))
 
     def input(self, name: str, shape: Sequence[int], dtype: np.dtype) -> Variable:
         """A graph input."""
@@ -150,11 +181,12 @@ class GraphBuilder:
         made = self.add("Input", (), shape)
         return Variable(made.index, made.shape, dtype, dtype.kind != "f")
 
-    def constant(self, value: Array) -> Variable:
-        """An array as a node, for operators that take it as an operand."""
+    def constant(self, value: Array, exactly: Precise | None = None) -> Variable:
+        """An array as a node, for operators that take it as an operand; `exactly` is what it is over the reals."""
         if isinstance(value, np.ndarray):
-            made = self.add("Constant", (), value.shape, {"value": value.astype(self.dtype)})
-            return Variable(made.index, made.shape, value.dtype, value.dtype.kind != "f")
+            made = self.add("Constant", (), value.shape, {"value": self.real(value) if exactly is None else exactly})
+            dtype = self.dtype if value.dtype == np.float64 else value.dtype
+            return Variable(made.index, made.shape, dtype, value.dtype.kind != "f")
         made = self.add("Constant", (), value.shape, {"value": value})
         return Variable(made.index, made.shape, self.dtype)
 
@@ -248,7 +280,9 @@ class GraphBuilder:
         indices = np.arange(x.size, dtype=np.int64).reshape(x.shape)
         return self.take(x, np.broadcast_to(indices, extents))
 
-    def scale(self, x: Variable, scale: Array | None = None, shift: Array | None = None) -> Variable:
+    def scale(
+        self, x: Variable, scale: Array | Precise | None = None, shift: Array | Precise | None = None
+    ) -> Variable:
         """``x * scale + shift``, with `x` and the arrays broadcast against each other."""
         operands = {key: array for key, array in (("scale", scale), ("shift", shift)) if array is not None}
         shape = np.broadcast_shapes(x.shape, *(tuple(array.shape) for array in operands.values()))
@@ -257,17 +291,24 @@ class GraphBuilder:
         whole = x.integral and all(_is_whole(array) for array in operands.values())
         return self.add("Scale", (x,), shape, params, integral=whole) if params else x
 
-    def real(self, array: Array) -> Array:
-        """An array of whole numbers in the graph's float type."""
-        return array.astype(self.dtype) if isinstance(array, np.ndarray) and array.dtype.kind != "f" else array
+    def real(self, array: Array | Precise) -> Array | Precise:
+        """An array of whole numbers in the graph's float type, or as exact numbers where that has not room for them."""
+        if not isinstance(array, np.ndarray) or array.dtype.kind == "f":
+            return array
+        made = array.astype(self.dtype)
+        return (
+            made
+            if array.dtype.kind == "b" or array.dtype.itemsize < 4 or _same_integers(made, array)
+            else (Precise.of(array))
+        )
 
-    def affine(self, x: Variable, scale: float = 1.0, shift: float = 0.0) -> Variable:
-        """``x * scale + shift`` with two numbers."""
-        number = np.dtype(np.float64).type
+    def affine(self, x: Variable, scale: float | Precise = 1.0, shift: float = 0.0) -> Variable:
+        """``x * scale + shift`` with two numbers; those that float32 does not hold count as rounded."""
+        factor = scale if isinstance(scale, Precise) else self.computed(np.asarray(scale, dtype=np.float64))
         return self.scale(
             x,
-            None if scale == 1.0 else np.asarray(number(scale)),
-            None if shift == 0.0 else np.asarray(number(shift)),
+            None if scale == 1.0 else factor,
+            None if shift == 0.0 else self.computed(np.asarray(shift, dtype=np.float64)),
         )
 
     def sum_of(self, terms: Sequence[Variable], signs: Sequence[int]) -> Variable:
@@ -329,7 +370,7 @@ class GraphBuilder:
             return self.reshape(x, shape)
         return self.add("Sum", (x,), shape, attributes={"axes": chosen, "keepdims": keepdims}, integral=x.integral)
 
-    def linear(self, x: Variable, weight: Array, bias: Array | None = None) -> Variable:
+    def linear(self, x: Variable, weight: Array | Precise, bias: Array | Precise | None = None) -> Variable:
         """``x @ weight.T + bias`` over the last axis; `weight` is ``[out, in]``."""
         if x.shape[-1:] != tuple(weight.shape[1:]):
             raise LoweringError(f"weight {list(weight.shape)} does not fit an input of shape {list(x.shape)}")
@@ -349,13 +390,23 @@ def is_finite(array: np.ndarray) -> bool:
     return bool(np.isfinite(array.sum())) or bool(np.isfinite(array).all())
 
 
-def _is_neutral(role: str, array: Array) -> bool:
+def _same_integers(reals: np.ndarray, integers: np.ndarray) -> bool:
+    """Whether floating-point numbers are the very integers they were made from."""
+    limit = 2.0 ** (24 if reals.dtype == np.float32 else 53)
+    return bool((abs(reals) < limit).all()) or not np.any((Precise.of(integers) - Precise.of(reals)).high)
+
+
+def _is_neutral(role: str, array: Array | Precise) -> bool:
     """Whether scaling by, or shifting by, an array changes nothing."""
+    if isinstance(array, Precise):
+        return not np.any(array.distance) and _is_neutral(role, array.high)
     return isinstance(array, np.ndarray) and bool(np.all(array == (1 if role == "scale" else 0)))
 
 
-def _is_whole(array: Array) -> bool:
+def _is_whole(array: Array | Precise) -> bool:
     """Whether an array is known to hold whole numbers only."""
+    if isinstance(array, Precise):
+        return not np.any(array.distance) and _is_whole(array.high)
     if not isinstance(array, np.ndarray):
         return False
     return array.dtype.kind != "f" or bool(np.all(array == np.floor(array)))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..ops import rule
+from ..ops.arrays import as_like
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,9 +27,13 @@ def evaluate(graph: Graph, inputs: Sequence[Array], wanted: Sequence[int] | None
             last_use[source] = index
     keep = set(targets)
     values: dict[int, Array] = dict(zip(graph.inputs, inputs, strict=True))
+    like = next((x for x in inputs if "float" in str(x.dtype)), None)
     with np.errstate(all="ignore"):
         for index, node in enumerate(graph.nodes):
-            if node.op != "Input":
+            if node.op == "Constant" and like is not None:
+                # What was computed while loading is kept in float64.
+                values[index] = as_like(node.params["value"], like)[None]
+            elif node.op != "Input":
                 values[index] = rule(node.op).evaluate(node, [values[source] for source in node.inputs])
             for source in dict.fromkeys((*node.inputs, index)):
                 if last_use[source] == index and source not in keep:

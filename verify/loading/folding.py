@@ -42,7 +42,8 @@ def _as_tuple(outputs: Value | tuple[Value, ...]) -> tuple[Value, ...]:
 def _evaluated(call: Call, lowering: Lowering) -> tuple[Value, ...]:
     """Lower the call into a graph of its own, with its first input as a graph input, and run that."""
     first = np.asarray(call.value(0))
-    scratch = GraphBuilder(np.dtype(np.float64) if first.dtype.kind != "f" else call.builder.dtype)
+    single = first.dtype.kind == "f" and first.dtype.itemsize < np.dtype(np.float64).itemsize
+    scratch = GraphBuilder(call.builder.dtype if single else np.dtype(np.float64))
     source = scratch.input("constant", first.shape, first.dtype)
     outputs = _as_tuple(lowering.lower(replace(call, builder=scratch, inputs=(source, *call.inputs[1:]))))
     variables = [value for value in outputs if isinstance(value, Variable)]

@@ -69,8 +69,8 @@ class Call:
         return float(value.reshape(()))
 
     def number(self, name: str, default: float) -> float:
-        """A numeric attribute."""
-        return float(self.attributes.get(name, default))
+        """A numeric attribute; the defaults of the standard are float32 numbers."""
+        return float(self.attributes.get(name, np.float32(default)))
 
     def integer(self, name: str, default: int) -> int:
         """A whole-number attribute."""

@@ -12,6 +12,7 @@ from .builder import Variable
 from .lowering import Call, Lowering, LoweringError, normal_axis
 from .lowering_arithmetic import clip, power
 from .lowering_linear import matmul
+from .precise import one_over
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from ..graph import Array
     from .builder import GraphBuilder, Value
 
-_SELU_ALPHA = 1.6732632423543772
-_SELU_GAMMA = 1.0507009873554805
+SELU_ALPHA = 1.6732632423543772848
+SELU_GAMMA = 1.0507009873554804935
 
 
 def _plain(call: Call, op: str) -> Value:
@@ -61,15 +62,15 @@ def _elu(call: Call) -> Value:
 
 
 def _selu(call: Call) -> Value:
-    curve = call.builder.unary("Elu", call.x(), {"alpha": call.number("alpha", _SELU_ALPHA)})
-    return call.builder.affine(curve, call.number("gamma", _SELU_GAMMA))
+    curve = call.builder.unary("Elu", call.x(), {"alpha": call.number("alpha", SELU_ALPHA)})
+    return call.builder.affine(curve, call.number("gamma", SELU_GAMMA))
 
 
 def _celu(call: Call) -> Value:
     alpha = call.number("alpha", 1.0)
     if alpha == 0.0:
         raise LoweringError("its alpha is zero")
-    curve = call.builder.unary("Elu", call.builder.affine(call.x(), 1.0 / alpha), {"alpha": 1.0})
+    curve = call.builder.unary("Elu", call.builder.affine(call.x(), one_over(alpha)), {"alpha": 1.0})
     return call.builder.affine(curve, alpha)
 
 
@@ -104,10 +105,10 @@ def _swish(call: Call) -> Value:
 def _normalise(builder: GraphBuilder, x: Variable, axes: tuple[int, ...], epsilon: float) -> Variable:
     """``(x - mean) / sqrt(variance + epsilon)`` with mean and variance over `axes`."""
     count = int(np.prod([x.shape[axis] for axis in axes], dtype=np.int64))
-    mean = builder.affine(builder.reduce_sum(x, axes, keepdims=True), 1.0 / count)
+    mean = builder.affine(builder.reduce_sum(x, axes, keepdims=True), one_over(count))
     centred = builder.sum_of((x, mean), (1, -1))
     squares = builder.unary("Pow", centred, {"exponent": 2.0})
-    variance = builder.affine(builder.reduce_sum(squares, axes, keepdims=True), 1.0 / count, epsilon)
+    variance = builder.affine(builder.reduce_sum(squares, axes, keepdims=True), one_over(count), epsilon)
     return builder.elementwise("Div", (centred, builder.unary("Sqrt", variance)))
 
 
@@ -154,7 +155,7 @@ def _rms_norm(call: Call) -> Value:
     axes = tuple(range(normal_axis(call.integer("axis", -1), len(x.shape)), len(x.shape)))
     count = int(np.prod([x.shape[axis] for axis in axes], dtype=np.int64))
     squares = builder.reduce_sum(builder.unary("Pow", x, {"exponent": 2.0}), axes, keepdims=True)
-    root = builder.unary("Sqrt", builder.affine(squares, 1.0 / count, call.number("epsilon", 1e-5)))
+    root = builder.unary("Sqrt", builder.affine(squares, one_over(count), call.number("epsilon", 1e-5)))
     return builder.scale(builder.elementwise("Div", (x, root)), call.known(1, "scale"))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from .builder import GraphBuilder, Value, Variable, is_known
 from .lowering import Call, Lowering, LoweringError
+from .precise import Precise, one_over
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +45,8 @@ def _add(call: Call, sign: int) -> Value:
 
 def hides(added: Array) -> bool:
     """Whether adding a constant array excludes some entries from a softmax: by minus infinity."""
+    if isinstance(added, Precise):
+        return False
     return bool((added == -np.inf).any())
 
 
@@ -61,11 +64,7 @@ def _divide(call: Call) -> Value:
     builder = call.builder
     whole = (a if isinstance(a, Variable) else call.x(1)).dtype.kind in "iu"
     if is_known(b):
-        if isinstance(b, np.ndarray):
-            if not b.all():
-                raise LoweringError("it divides by a constant that is zero")
-            b = b.astype(np.float64)
-        quotient = builder.scale(builder.variable(a), scale=1.0 / b)
+        quotient = builder.scale(builder.variable(a), scale=_inverse(builder, b))
     elif is_known(a):
         quotient = builder.scale(builder.unary("Reciprocal", b), scale=a)
     else:
@@ -75,6 +74,15 @@ def _divide(call: Call) -> Value:
     if not is_known(b) or np.abs(b).max() > _LARGEST_DIVISOR:
         raise LoweringError("it divides whole numbers by something other than a constant of moderate size")
     return _truncated_with_slack(builder, quotient, 0.5 / np.abs(b))
+
+
+def _inverse(builder: GraphBuilder, divisor: Array | Precise) -> Array | Precise:
+    if not isinstance(divisor, np.ndarray | Precise):
+        return 1.0 / divisor
+    number = builder.exactly(divisor)
+    if not number.high.all():
+        raise LoweringError("it divides by a constant that is zero")
+    return Precise.of(np.ones(())) / number
 
 
 def _truncated_with_slack(builder: GraphBuilder, x: Variable, slack: Array) -> Variable:
@@ -118,7 +126,7 @@ def _sum(call: Call) -> Variable:
 
 
 def _mean(call: Call) -> Variable:
-    return call.builder.affine(_sum(call), 1.0 / len(call.inputs))
+    return call.builder.affine(_sum(call), one_over(len(call.inputs)))
 
 
 def _power(call: Call) -> Value:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from .builder import GraphBuilder, LoweringError, Value, Variable
@@ -11,6 +9,7 @@ from .lowering import Call, Lowering
 from .lowering_arithmetic import hides
 from .lowering_linear import matmul
 from .lowering_softmax import CORE, softmax
+from .precise import Precise
 
 
 def causal(queries: int, keys: int) -> np.ndarray:
@@ -19,7 +18,12 @@ def causal(queries: int, keys: int) -> np.ndarray:
 
 
 def attend(
-    builder: GraphBuilder, query: Value, key: Variable, value: Value, factor: float, mask: np.ndarray | None = None
+    builder: GraphBuilder,
+    query: Value,
+    key: Variable,
+    value: Value,
+    factor: float | Precise,
+    mask: np.ndarray | None = None,
 ) -> Value:
     """``softmax(factor * query key^T + mask) value`` over the last two axes.
 
@@ -31,6 +35,11 @@ def attend(
         added = np.where(mask, 0.0, -np.inf) if mask.dtype.kind == "b" else mask
         scores = builder.masked(scores, added) if hides(added) else builder.scale(scores, shift=added)
     return matmul(builder, softmax(builder, scores, len(scores.shape) - 1), value)
+
+
+def usual_factor(query: Value) -> Precise:
+    """One over the root of the queries' width."""
+    return Precise.of(np.ones(())) / Precise.of(float(query.shape[-1])).sqrt()
 
 
 def _heads(call: Call, position: int, setting: str) -> Variable:
@@ -62,7 +71,7 @@ def _attention(call: Call) -> Value:
             mask = below if mask is None else mask & below
         else:
             mask = np.where(below, mask, -np.inf)
-    factor = call.number("scale", 0.0) or 1.0 / math.sqrt(query.shape[3])
+    factor = call.number("scale", 0.0) or usual_factor(query)
     made = builder.variable(attend(builder, query, key, value, factor, mask))
     if len(call.value(0).shape) == 4:
         return made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -72,7 +72,10 @@ def _without(builder: GraphBuilder, term: _Term, needed: str) -> _Term:
     labels = "".join(label for label in term.labels if label in needed)
     if isinstance(term.value, Variable):
         return _Term(builder.reduce_sum(term.value, gone, keepdims=False), labels)
-    return _Term(term.value.sum(axis=gone), labels)
+    total = term.value
+    for axis in reversed(gone):
+        total = total.sum(axis)
+    return _Term(total, labels)
 
 
 def _arranged(builder: GraphBuilder, term: _Term, groups: Sequence[str], extents: Mapping[str, int]) -> Value:
@@ -93,8 +96,7 @@ def _contracted(builder: GraphBuilder, a: _Term, b: _Term, needed: str) -> _Term
             if extents.setdefault(label, extent) != extent:
                 raise LoweringError(f"its axes {label} have extents {extents[label]} and {extent}")
     if is_known(a.value) and is_known(b.value):
-        labels = "".join(label for label in extents if label in needed)
-        return _Term(np.einsum(f"{a.labels},{b.labels}->{labels}", a.value, b.value), labels)
+        return _known_product(builder, a, b, extents, needed)
     shared = [label for label in a.labels if label in b.labels]
     batch = "".join(label for label in shared if label in needed)
     summed = "".join(label for label in shared if label not in needed)
@@ -104,6 +106,23 @@ def _contracted(builder: GraphBuilder, a: _Term, b: _Term, needed: str) -> _Term
     labels = batch + own[0] + own[1]
     made = matmul(builder, left, right) if summed else _product(builder, left, right)
     return _Term(builder.reshape(made, [extents[label] for label in labels]), labels)
+
+
+def _known_product(builder: GraphBuilder, a: _Term, b: _Term, extents: Mapping[str, int], needed: str) -> _Term:
+    """Two terms of constants as one: all products, then their sums."""
+    kept = [label for label in extents if label in needed]
+    order = [*kept, *(label for label in extents if label not in needed)]
+    builder.claim(extents[label] for label in order)
+
+    def spread(term: _Term) -> Any:
+        own = [label for label in order if label in term.labels]
+        value: Any = term.value
+        moved = value.transpose([term.labels.index(label) for label in own])
+        return moved.reshape([extents[label] if label in term.labels else 1 for label in order])
+
+    products = spread(a) * spread(b)
+    total = products.reshape([*(extents[label] for label in kept), -1]).sum(-1)
+    return _Term(total, "".join(kept))
 
 
 def _product(builder: GraphBuilder, a: Value, b: Value) -> Variable:
@@ -116,7 +135,9 @@ def _product(builder: GraphBuilder, a: Value, b: Value) -> Variable:
 
 def _einsum(call: Call) -> Value:
     builder = call.builder
-    operands = [call.value(position) for position in range(len(call.inputs))]
+    values = [call.value(position) for position in range(len(call.inputs))]
+    # Sums of products of constants are to be exact.
+    operands = [builder.exactly(value) if isinstance(value, np.ndarray) else value for value in values]
     sides, result = _parsed(call.text("equation", ""), operands)
     terms = [_diagonal(builder, _Term(value, labels)) for value, labels in zip(operands, sides, strict=True)]
     if any(label not in "".join(sides) for label in result) or len(set(result)) != len(result):

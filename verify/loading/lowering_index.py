@@ -11,6 +11,7 @@ from .builder import GraphBuilder, Value, Variable, is_known, shape_of
 from .lowering import Call, Lowering, LoweringError, Outputs, normal_axis
 from .lowering_pool import extreme_over
 from .lowering_shape import rearranged
+from .precise import Precise
 from .shortening import existing, first_entry, origin
 
 
@@ -61,7 +62,7 @@ def _slice_at_variable(call: Call, axes: tuple[int, ...] | None, steps: tuple[in
     made = (*shape[:axis], length, *shape[axis + 1 :])
     if is_known(data) and data.size and np.all(data == data.reshape(-1)[0]):
         return np.full(builder.claim(made), data.reshape(-1)[0])
-    if is_known(data) and data.ndim == 1 and data.size > 1 and np.all(np.diff(data) == data[1] - data[0]):
+    if isinstance(data, np.ndarray) and _is_whole_line(data):
         step = data[1] - data[0]
         begin = first_entry(builder, builder.reshape(start, (1,)), data.size)
         first = builder.broadcast(begin, (length,))
@@ -70,6 +71,13 @@ def _slice_at_variable(call: Call, axes: tuple[int, ...] | None, steps: tuple[in
     source = builder.variable(data)
     position = builder.reshape(start, (1,))
     return builder.add("DynamicSlice", (source, position), made, attributes={"axis": axis, "length": length})
+
+
+def _is_whole_line(data: np.ndarray) -> bool:
+    """Whether an array holds whole numbers at equal distances."""
+    if data.ndim != 1 or data.size < 2 or not np.all(data == np.floor(data)):
+        return False
+    return bool(np.all(np.diff(data) == data[1] - data[0]))
 
 
 def _gather(call: Call) -> Value:
@@ -263,7 +271,8 @@ def _one_hot(call: Call) -> Value:
     hits = builder.unary("IsZero", builder.scale(builder.broadcast(column, shape), shift=-places), integral=True)
     # Index -k counts from the end.
     late = builder.unary("IsZero", builder.scale(builder.broadcast(column, shape), shift=depth - places), integral=True)
-    result = builder.affine(builder.sum_of((hits, late), (1, 1)), on - off, off)
+    gap = Precise.of(on) - Precise.of(off)
+    result = builder.scale(builder.sum_of((hits, late), (1, 1)), gap, Precise.of(off))
     dtype = np.asarray(call.known(2, "values")).dtype
     return Variable(result.index, result.shape, dtype, result.integral)
 

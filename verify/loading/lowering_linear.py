@@ -9,6 +9,7 @@ import numpy as np
 
 from .builder import GraphBuilder, Value, Variable, is_known, shape_of
 from .lowering import Call, Lowering, LoweringError
+from .precise import Precise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,9 +17,11 @@ if TYPE_CHECKING:
     from ..graph import Array
 
 
-def wide(array: Array) -> Array:
-    """A numpy array in float64 for arithmetic on parameters; live parameters as they are."""
-    return array.astype(np.float64) if isinstance(array, np.ndarray) else array
+def times(builder: GraphBuilder, array: Array, factor: float) -> Array | Precise:
+    """A known array times a number, exactly; live parameters in their own arithmetic."""
+    if not isinstance(array, np.ndarray | Precise):
+        return array * factor
+    return builder.exactly(array) * builder.computed(np.asarray(factor))
 
 
 def matmul(builder: GraphBuilder, a: Value, b: Value) -> Variable:
@@ -85,20 +88,25 @@ def _gemm(call: Call) -> Value:
     b = _transposed(builder, b) if call.integer("transB", 0) else b
     alpha, beta = call.number("alpha", 1.0), call.number("beta", 1.0)
     if alpha != 1.0 and is_known(b):
-        b, alpha = wide(b) * alpha, 1.0
+        b, alpha = times(builder, b, alpha), 1.0
     bias = call.value(2) if call.has(2) and beta != 0.0 else None
     if is_known(bias) and beta != 1.0:
-        bias, beta = wide(bias) * beta, 1.0
+        bias, beta = times(builder, bias, beta), 1.0
     width = shape_of(b)[1]
     if is_known(bias) and is_known(b) and isinstance(a, Variable) and math.prod(bias.shape[:-1]) == 1:
         row = bias.reshape(-1)
-        return builder.linear(a, b.T, row if row.shape[0] == width else row + np.zeros(width, dtype=row.dtype))
+        return builder.linear(a, b.T, row if row.shape[0] == width else _repeated(row, width))
     product = builder.affine(matmul(builder, a, b), alpha)
     if bias is None:
         return product
     if is_known(bias):
         return builder.scale(product, shift=bias)
     return builder.sum_of((product, builder.affine(bias, beta)), (1, 1))
+
+
+def _repeated(number: Array | Precise, width: int) -> Array | Precise:
+    """An array of one number as a row."""
+    return number + Precise.of(np.zeros(width)) if isinstance(number, Precise) else number.repeat(width)
 
 
 def window_pads(
@@ -224,14 +232,18 @@ def _batch_norm(call: Call) -> Value:
     x = call.x()
     if call.integer("training_mode", 0) or not call.integer("spatial", 1):
         raise LoweringError("it is in training mode, or normalises every position by its own statistics")
-    scale, shift, mean, variance = (
-        wide(call.known(position, what)) for position, what in enumerate(("scale", "bias", "mean", "variance"), start=1)
-    )
+    statistics = [call.known(place, what) for place, what in enumerate(("scale", "bias", "mean", "variance"), start=1)]
     rank = len(x.shape)
     if rank < 2:
         raise LoweringError("its input has no channel axis")
-    factor = scale / (variance + call.number("epsilon", 1e-5)) ** 0.5
+    epsilon = call.number("epsilon", 1e-5)
     channels = (-1,) + (1,) * (rank - 2)
+    if all(isinstance(array, np.ndarray | Precise) for array in statistics):
+        scale, shift, mean, variance = map(call.builder.exactly, statistics)
+        factor = scale / (variance + call.builder.computed(np.asarray(epsilon))).sqrt()
+    else:
+        scale, shift, mean, variance = statistics
+        factor = scale / (variance + epsilon) ** 0.5
     return call.builder.scale(x, factor.reshape(channels), (shift - mean * factor).reshape(channels))
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .lowering import Call, Lowering, LoweringError, normal_axis
 from .lowering_linear import matmul, output_extents, window_pads, window_settings
+from .precise import Precise, one_over
 
 if TYPE_CHECKING:
     from .builder import GraphBuilder, Value, Variable
@@ -88,16 +90,16 @@ def _average_pool(call: Call) -> Value:
     uniform = float(counts.flat[0]) if np.all(counts == counts.flat[0]) else 1.0
     shape = (x.shape[0], channels, *extents)
     attributes = {"strides": strides, "pads": (*pads[:rank], *ends), "dilations": dilations, "groups": channels}
-    weight = np.full((channels, 1, *kernel), 1.0 / uniform)
+    weight = one_over(uniform).broadcast_to((channels, 1, *kernel))
     sums = builder.add("Conv", (x,), shape, {"weight": weight}, attributes)
-    return sums if uniform != 1.0 or counts.max() == 1 else builder.scale(sums, 1.0 / counts)
+    return sums if uniform != 1.0 or counts.max() == 1 else builder.scale(sums, one_over(counts))
 
 
 def _global_average(call: Call) -> Value:
     x = call.x()
     axes = tuple(range(2, len(x.shape)))
     total = call.builder.reduce_sum(x, axes, keepdims=True)
-    return call.builder.affine(total, 1.0 / math.prod(x.shape[2:]))
+    return call.builder.affine(total, one_over(math.prod(x.shape[2:])))
 
 
 def extreme_over(builder: GraphBuilder, x: Variable, axes: tuple[int, ...], op: str, keepdims: bool) -> Variable:
@@ -172,31 +174,44 @@ def _resize(call: Call) -> Value:
     call.builder.claim(extents)
     old_style = call.op_type == "Upsample" or call.opset < 11
     transformation = "asymmetric" if old_style else call.text("coordinate_transformation_mode", "half_pixel")
-    positions = [_source_positions(transformation, extents[axis], x.shape[axis], scales[axis]) for axis in range(rank)]
     mode = call.text("mode", "nearest")
     if mode == "nearest":
+        # Which entry is nearest is decided in floating point by the runtime, too.
+        positions = [
+            _source_positions(transformation, np.arange(extents[axis], dtype=np.float64), x.shape[axis], scales[axis])
+            for axis in range(rank)
+        ]
         rounding = "floor" if old_style else call.text("nearest_mode", "round_prefer_floor")
         return _resize_nearest(call.builder, x, positions, rounding)
     if mode == "linear":
-        return _resize_linear(call.builder, x, positions)
+        exact = [Fraction(scale) for scale in scales]
+        for position, axis in enumerate(axes if not given else ()):
+            exact[axis] = Fraction(sizes[position], x.shape[axis])
+        places = [
+            _source_positions(transformation, np.array([Fraction(k) for k in range(made)]), extent, scale)
+            for made, extent, scale in zip(extents, x.shape, exact, strict=True)
+        ]
+        return _resize_linear(call.builder, x, places)
     raise LoweringError(f"its mode {mode} is not covered (nearest and linear are)")
 
 
-def _source_positions(transformation: str, made: int, extent: int, scale: float) -> np.ndarray:
-    """The real-valued source coordinate of each of `made` output positions along an axis."""
-    position = np.arange(made, dtype=np.float64)
-    if made == extent and scale == 1.0:
+def _source_positions(transformation: str, position: Any, extent: int, scale: float | Fraction) -> np.ndarray:
+    """The source coordinate of each output position along an axis; floats or fractions, as `position` and `scale`
+    are."""
+    made = len(position)
+    half: Any = type(scale)(1) / 2
+    if made == extent and scale == 1:
         return position
     match transformation:
         case "half_pixel":
-            return (position + 0.5) / scale - 0.5
+            return (position + half) / scale - half
         case "half_pixel_symmetric":
-            adjusted = extent / 2 * (1 - made / (scale * extent))
-            return adjusted + (position + 0.5) / scale - 0.5
+            adjusted = extent * half * (1 - made / (scale * extent))
+            return adjusted + (position + half) / scale - half
         case "pytorch_half_pixel":
-            return (position + 0.5) / scale - 0.5 if made > 1 else np.zeros(made)
+            return (position + half) / scale - half if made > 1 else 0 * position
         case "align_corners":
-            return position * (extent - 1) / (made - 1) if made > 1 else np.zeros(made)
+            return position * (extent - 1) / (made - 1) if made > 1 else 0 * position
         case "asymmetric":
             return position / scale
     raise LoweringError(f"its coordinate transformation {transformation} is not covered")
@@ -221,19 +236,21 @@ def _resize_nearest(builder: GraphBuilder, x: Variable, positions: list[np.ndarr
 
 
 def _resize_linear(builder: GraphBuilder, x: Variable, positions: list[np.ndarray]) -> Variable:
-    """One matrix of interpolation weights per resized axis."""
+    """One matrix of interpolation weights per resized axis; positions are fractions."""
     rank = len(x.shape)
     for axis, position in enumerate(positions):
         extent = x.shape[axis]
         if len(position) == extent and np.array_equal(position, np.arange(extent)):
             continue
-        clamped = np.clip(position, 0, extent - 1)
-        low = np.floor(clamped).astype(np.int64)
-        high = np.minimum(low + 1, extent - 1)
-        matrix = np.zeros((len(position), extent))
-        rows = np.arange(len(position))
-        np.add.at(matrix, (rows, low), 1.0 - (clamped - low))
-        np.add.at(matrix, (rows, high), clamped - low)
+        rows = []
+        for place in position.tolist():
+            clamped = min(max(place, Fraction(0)), Fraction(extent - 1))
+            low = math.floor(clamped)
+            row = [Fraction(0)] * extent
+            row[low] = 1 - (clamped - low)
+            row[min(low + 1, extent - 1)] += clamped - low
+            rows.append(row)
+        matrix = Precise.of_fractions(rows)
         if axis == rank - 1:
             x = builder.linear(x, matrix)
         elif axis == rank - 2:

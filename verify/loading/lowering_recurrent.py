@@ -74,7 +74,8 @@ def _activations(call: Call, count: int) -> list[list[Function]]:
         if known is None:
             raise LoweringError(f"its activation function {name} is not covered")
         found = {key: next(given[key], default) for key, default in _SETTINGS[known].items()}
-        settings = {key: float(value) for key, value in found.items() if value is not None}
+        # The standard's defaults are float32 numbers, as the attributes are.
+        settings = {key: float(np.float32(value)) for key, value in found.items() if value is not None}
         if len(settings) < len(found):
             raise LoweringError(f"its activation function {name} comes without its alpha and beta")
         # onnxruntime limits what enters the gates and the candidate, not the memory that an LSTM shows.

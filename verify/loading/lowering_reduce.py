@@ -11,6 +11,7 @@ import numpy as np
 from .lowering import Call, Lowering, LoweringError
 from .lowering_pool import extreme_over
 from .lowering_shape import axes_of
+from .precise import one_over
 
 if TYPE_CHECKING:
     from .builder import GraphBuilder, Value, Variable
@@ -19,12 +20,16 @@ if TYPE_CHECKING:
 _MOST_FACTORS = 64
 
 
-def _axes(call: Call, x: Variable, input_since: int) -> tuple[int, ...]:
-    """The axes to reduce; all of them if none are named."""
-    axes = axes_of(call, len(x.shape), input_since)
+def reduced_axes(call: Call, rank: int) -> tuple[int, ...]:
+    """The axes that a reduction of a tensor of so many axes is over; all of them if none are named."""
+    axes = axes_of(call, rank, 13 if call.op_type == "ReduceSum" else 18)
     if axes:
         return tuple(sorted(set(axes)))
-    return () if call.integer("noop_with_empty_axes", 0) else tuple(range(len(x.shape)))
+    return () if call.integer("noop_with_empty_axes", 0) else tuple(range(rank))
+
+
+def _axes(call: Call, x: Variable) -> tuple[int, ...]:
+    return reduced_axes(call, len(x.shape))
 
 
 def _keepdims(call: Call) -> bool:
@@ -33,21 +38,21 @@ def _keepdims(call: Call) -> bool:
 
 def _reduce_sum(call: Call) -> Value:
     x = call.x()
-    return call.builder.reduce_sum(x, _axes(call, x, 13), _keepdims(call))
+    return call.builder.reduce_sum(x, _axes(call, x), _keepdims(call))
 
 
 def _reduce_mean(call: Call) -> Value:
     x = call.x()
-    axes = _axes(call, x, 18)
+    axes = _axes(call, x)
     count = math.prod(x.shape[axis] for axis in axes)
     if not count:
         raise LoweringError("it averages no values")
-    return call.builder.affine(call.builder.reduce_sum(x, axes, _keepdims(call)), 1.0 / count)
+    return call.builder.affine(call.builder.reduce_sum(x, axes, _keepdims(call)), one_over(count))
 
 
 def _reduce_extreme(call: Call, op: str) -> Value:
     x = call.x()
-    axes = _axes(call, x, 18)
+    axes = _axes(call, x)
     return extreme_over(call.builder, x, axes, op, _keepdims(call)) if axes else x
 
 
@@ -59,21 +64,21 @@ def _reduce_norm(call: Call, order: int, root: bool) -> Value:
     x = call.x()
     builder = call.builder
     terms = builder.unary("Abs", x, integral=x.integral) if order == 1 else _square(builder, x)
-    total = builder.reduce_sum(terms, _axes(call, x, 18), _keepdims(call))
+    total = builder.reduce_sum(terms, _axes(call, x), _keepdims(call))
     return builder.unary("Sqrt", total) if root else total
 
 
 def _reduce_log_sum(call: Call, exponential: bool) -> Value:
     x = call.x()
     terms = call.builder.unary("Exp", x) if exponential else x
-    return call.builder.unary("Log", call.builder.reduce_sum(terms, _axes(call, x, 18), _keepdims(call)))
+    return call.builder.unary("Log", call.builder.reduce_sum(terms, _axes(call, x), _keepdims(call)))
 
 
 def _reduce_product(call: Call) -> Value:
     """Products of neighbours, then of those, and so on."""
     x = call.x()
     builder = call.builder
-    axes, keepdims = _axes(call, x, 18), _keepdims(call)
+    axes, keepdims = _axes(call, x), _keepdims(call)
     count = math.prod(x.shape[axis] for axis in axes)
     if not 1 <= count <= _MOST_FACTORS:
         raise LoweringError(f"it multiplies {count} values; between 1 and {_MOST_FACTORS} are covered")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..arrays import ERROR
 from ..errors import LoadError
 from .crosscheck import Points, Reference, crosscheck, first_difference, sample_points
 from .onnx_import import Imported, TensorInfo, import_model
@@ -65,7 +66,7 @@ class Network:
             int(np.prod(array.shape, dtype=np.int64))
             for node in self.graph.nodes
             for key, array in node.params.items()
-            if key != "indices"
+            if key != "indices" and not key.endswith(ERROR)
         )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +14,17 @@ import numpy as np
 from ..errors import LoadError, UnsupportedError
 from .builder import GraphBuilder, LoweringError, Masked, Value, Variable, check_masks, is_finite
 from .folding import FOLDED_ONLY, fold
+from .folding_exact import exact_results, relative_error
 from .lowering import Call, Lowering
 from .lowering_shape import static_shape, static_size
 from .lowering_table import DOMAINS, LOWERINGS, lowering_of
 from .marks import NONE, Marks
 from .onnx_reader import attribute_value, declared_shape, element_type, tensor_to_array
+from .precise import ROUNDOFFS, UNIT, Precise
 from .shortening import follow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from ..graph import Graph
     from ..ops.added import Operator
@@ -49,6 +52,20 @@ _MAY_BE_INFINITE = frozenset(
     }
 )
 """Operators that may read infinite constants: limits, masks, and what moves them. (Others refuse them one by one.)"""
+
+_AS_THE_RUNTIME = frozenset({"Resize", "Upsample", "Range", "ConstantOfShape", "TopK"})
+"""Operators that read numbers for sizes and positions, which are what the runtime computes."""
+
+_PRECISE = frozenset(
+    {
+        *("Add", "Sub", "Mul", "Div", "MatMul", "Gemm", "Conv", "ConvTranspose", "BatchNormalization", "PRelu"),
+        *("InstanceNormalization", "LayerNormalization", "GroupNormalization", "RMSNormalization"),
+    }
+)
+"""Operators whose lowerings take constants with their errors."""
+
+_IN_ATTRIBUTES = frozenset({"Clip", "Pad", "Pow", "Max", "Min"})
+"""Operators whose constants may become settings, which have no room for an error."""
 
 _MOST_LISTED = 50
 _GRAPH = 5
@@ -104,6 +121,8 @@ class _Importer:
         self.proto = model.graph
         self.opset = self._opset(model)
         self.values: dict[str, Value] = {}
+        self.exact: dict[str, Precise] = {}
+        """Over the reals: constants computed from others that are not what the runtime makes of them."""
         self.marks: dict[str, Marks] = {}
         self.failed: set[str] = set()
         self.unmade: dict[str, tuple[Any, int]] = {}
@@ -245,6 +264,8 @@ class _Importer:
             for name, made in zip(node.output, self._run_branch(taken), strict=True):
                 if made in self.values:
                     self.values[name] = self.values[made]
+                    if made in self.exact:
+                        self.exact[name] = self.exact[made]
                     if made in self.marks:
                         self.marks[name] = self.marks[made]
                 else:
@@ -264,7 +285,7 @@ class _Importer:
     def _choose(self, node: Any, condition: Variable, branches: dict[str, Any]) -> None:
         """Both branches, and of each pair of outputs the one that the condition takes."""
         sides = [
-            [self.values.get(name) for name in self._run_branch(branches[side])]
+            [self._operand(name) for name in self._run_branch(branches[side])]
             for side in ("then_branch", "else_branch")
         ]
         self.builder.label = node.output[0]
@@ -285,6 +306,11 @@ class _Importer:
             made = LOWERINGS["Where"].lower(Call(self.builder, "Where", operands, {}, self.opset))
             self.values[name] = made[0] if isinstance(made, tuple) else made
 
+    def _operand(self, name: str) -> Value | None:
+        """What a name stands for; a constant that is not exact as a node, which has room for its error."""
+        value, found = self.values.get(name), self.exact.get(name)
+        return value if found is None else self.builder.constant(value, found)
+
     def _results(self, node: Any, row: Lowering, outputs: int) -> tuple[Value, ...]:
         attributes = {item.name: attribute_value(item) for item in node.attribute}
         for name in ("to", "dtype"):
@@ -297,20 +323,48 @@ class _Importer:
             raise LoweringError(
                 f"its form before operator set {row.since} is not covered (this model uses {self.opset})"
             )
-        made = self._made(call, row)
+        made = self._made(call, row, [self.exact.get(name) for name in node.input], list(node.output))
         mark = follow(call, made[0])
         if mark.matters:
             self.marks.update((name, mark) for name in node.output)
         return made
 
-    def _made(self, call: Call, row: Lowering) -> tuple[Value, ...]:
+    def _made(self, call: Call, row: Lowering, exact: list[Precise | None], names: list[str]) -> tuple[Value, ...]:
         if call.op_type in _STATIC:
             return (_STATIC[call.op_type](call),)
         if not any(isinstance(value, Variable) for value in call.inputs):
-            return tuple(value if isinstance(value, Variable) else np.asarray(value) for value in fold(call, row))
+            made = tuple(value if isinstance(value, Variable) else np.asarray(value) for value in fold(call, row))
+            arrays = [value for value in made if isinstance(value, np.ndarray)]
+            if len(arrays) == len(made):
+                exactly = exact_results(call, row, exact, arrays, fold)
+                self.exact.update(
+                    (name, value) for name, value in zip(names, exactly, strict=False) if value is not None
+                )
+            return made
         check_masks(call.op_type, call.inputs)
-        result = row.lower(call)
+        with self._over_the_reals(call, exact) as own:
+            result = row.lower(own)
         return result if isinstance(result, tuple) else (result,)
+
+    @contextmanager
+    def _over_the_reals(self, call: Call, exact: list[Precise | None]) -> Iterator[Call]:
+        """The call with its computed constants in float64; meanwhile the builder knows how exact they are."""
+        if call.op_type in _AS_THE_RUNTIME or all(value is None for value in exact):
+            yield call
+            return
+        if call.op_type in _PRECISE:
+            pairs = zip(call.inputs, exact, strict=True)
+            yield replace(call, inputs=tuple(value if found is None else found for value, found in pairs))
+            return
+        error = max(relative_error(value) for value in exact if value is not None)
+        if call.op_type in _IN_ATTRIBUTES and error > ROUNDOFFS * UNIT:
+            raise LoweringError("it reads constants that are computed from others and not exact; store their values")
+        inputs = [value if found is None else found.high for value, found in zip(call.inputs, exact, strict=True)]
+        self.builder.relative_error = error
+        try:
+            yield replace(call, inputs=tuple(inputs))
+        finally:
+            self.builder.relative_error = 0.0
 
     def _complain(self, node: Any, reason: str) -> None:
         self.failed.update(name for name in node.output if name)
@@ -344,7 +398,9 @@ class _Importer:
             if isinstance(self.values[info.name], Masked):
                 raise LoadError(f"{self.label}: entries of output {info.name} are minus infinity.")
             self.builder.label = info.name
-            made.append(self.builder.variable(self.values[info.name]))
+            value = self._operand(info.name)
+            assert value is not None
+            made.append(self.builder.variable(value))
         return made
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .precise import is_exact
 from .rewrite import Rewriter, with_params
 from .simplify_layers import scale_along
 
@@ -31,7 +32,8 @@ MOST_TERMS = 1024
 def fold_piecewise(graph: Graph) -> Graph:
     """The graph with weighted sums of ReLUs of one entry written as `Piecewise` nodes; parameters are numpy arrays.
 
-    An identity in the reals: tables are computed in exact arithmetic and rounded to float64 once.
+    An identity in the reals: tables are computed in exact arithmetic, from exact parameters only, and rounded to
+    float64 once, which the relaxation of a `Piecewise` allows for.
     """
     return Rewriter(graph, (_sum_of_relus,)).result()
 
@@ -43,14 +45,16 @@ def _sum_of_relus(work: Rewriter, node: Node) -> Node | None:
     relu = work.producer(node, "Relu")
     scale = None if relu is None else work.producer(relu, "Scale")
     take = None if scale is None else work.producer(scale, "Take")
-    if scale is None or take is None or not LEAST_TERMS <= take.shape[-1] <= MOST_TERMS:
+    if scale is None or take is None or not (is_exact(node) and is_exact(scale)):
+        return None
+    if not LEAST_TERMS <= take.shape[-1] <= MOST_TERMS:
         return None
     indices = take.params["indices"]
     along = scale_along(scale, len(scale.shape) - 1)
     if along is None or (indices != indices[..., :1]).any() or (indices < 0).any():
         return None
     weights = node.params["weight"][0].astype(np.float64)
-    factors, shifts = (np.broadcast_to(x, weights.shape) for x in along)
+    factors, shifts = (np.broadcast_to(x.high, weights.shape) for x in along)
     bias = float(node.params["bias"][0]) if "bias" in node.params else 0.0
     table = _table(weights, factors, shifts, bias)
     if table is None:

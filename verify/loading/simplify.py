@@ -1,10 +1,14 @@
-"""Rewriting a freshly imported graph into fewer, larger nodes with the same meaning up to rounding."""
+"""Rewriting a freshly imported graph into fewer, larger nodes with the same meaning."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from . import simplify_lattice, simplify_layers, simplify_moves
+from .precise import settled
 from .rewrite import Rewriter
 
 if TYPE_CHECKING:
@@ -20,6 +24,11 @@ def simplify(graph: Graph, fold_parameters: bool = True) -> Graph:
     trained) and only removes and joins nodes that move or add values.
     """
     if not fold_parameters:
-        return Rewriter(graph, simplify_moves.RULES).result()
-    recognised = Rewriter(graph, simplify_lattice.RULES).result()
-    return Rewriter(recognised, (*simplify_moves.RULES, *simplify_layers.RULES)).result()
+        return _settled(Rewriter(graph, simplify_moves.RULES).result())
+    with np.errstate(all="ignore"):
+        recognised = Rewriter(graph, simplify_lattice.RULES).result()
+        return _settled(Rewriter(recognised, (*simplify_moves.RULES, *simplify_layers.RULES)).result())
+
+
+def _settled(graph: Graph) -> Graph:
+    return replace(graph, nodes=tuple(settled(node) for node in graph.nodes))

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .precise import is_exact
+
 if TYPE_CHECKING:
     from ..graph import Node
     from .rewrite import Rewriter, Rule
@@ -39,7 +41,7 @@ def _bank_of_extrema(work: Rewriter, node: Node) -> Node | int | None:
         return None
     rectified = work.producer(node, "Relu")
     layer = None if rectified is None else work.producer(rectified, "Linear")
-    if layer is None or "bias" in layer.params:
+    if layer is None or "bias" in layer.params or not (is_exact(layer) and is_exact(node)):
         return None
     pairs = _pairs(layer.params["weight"], node.params["weight"])
     return None if pairs is None else _rewritten(work, node, layer.inputs[0], pairs)

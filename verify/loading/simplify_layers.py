@@ -1,4 +1,8 @@
-"""Simplifications that merge scalings and dense layers; arithmetic on parameters is in float64, rounded once."""
+"""Simplifications that merge scalings and dense layers.
+
+Arithmetic on parameters is that of `precise`: what is merged says the same about the stored numbers, or carries a bound
+on the difference.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,13 @@ import numpy as np
 
 from ..graph import Graph
 from .builder import LARGEST_TENSOR
-from .evaluate import evaluate
+from .folding_exact import LARGEST_ERROR, enclosed
+from .precise import Precise, is_exact, parameter_of, parameters, settled
 from .rewrite import with_params
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ..graph import Array, Node
     from .rewrite import Rewriter, Rule
 
@@ -27,11 +34,6 @@ _SMALL_PRODUCT = 1024
 """Two dense layers whose product has at most this many entries are merged even if that adds multiplications."""
 
 
-def _like(array: np.ndarray, model: Array) -> np.ndarray:
-    """A float64 result rounded to the dtype of the parameter it replaces."""
-    return array.astype(model.dtype, copy=False)
-
-
 def _constant(work: Rewriter, node: Node) -> Node | int | None:
     """A node that reads constants only."""
     if node.op == "Constant" or not node.inputs or node.size > LARGEST_TENSOR:
@@ -39,35 +41,34 @@ def _constant(work: Rewriter, node: Node) -> Node | int | None:
     sources = [work.nodes[source] for source in node.inputs]
     if any(source.op != "Constant" for source in sources):
         return None
-    alone = Graph((*sources, replace(node, inputs=tuple(range(len(sources))))), (), (len(sources),))
-    (value,) = evaluate(alone, [])
-    return replace(node, op="Constant", inputs=(), params={"value": value[0]}, attributes={})
-
-
-def _parts(node: Node) -> tuple[Array | None, Array | None]:
-    """Scale and shift of a Scale node in float64."""
-    scale, shift = (node.params.get(key) for key in ("scale", "shift"))
-    return (
-        None if scale is None else scale.astype(np.float64),
-        None if shift is None else shift.astype(np.float64),
-    )
-
-
-def _along(array: Array | None, rank: int, axis: int) -> Array | None:
-    """An array that broadcasts to `rank` axes but varies along `axis` only, as a vector (or number); else None."""
-    if array is None:
+    # Passes that read `value_error` know nothing of `value_low`.
+    plain = [settled(source) for source in sources]
+    last = replace(node, inputs=tuple(range(len(sources))), input_shapes=())
+    value = enclosed(Graph((*plain, settled(last)), (), (len(sources),)), {})[0]
+    if value is None or bool(np.any(value.distance > LARGEST_ERROR * abs(value.high))):
         return None
-    full = array.reshape((1,) * (rank - array.ndim) + array.shape)
-    return full.reshape(-1) if full.size == full.shape[axis] else None
+    return replace(node, op="Constant", inputs=(), params=MappingProxyType(parameters(value=value)), attributes={})
 
 
-def scale_along(node: Node, axis: int) -> tuple[np.ndarray, np.ndarray] | None:
+def _vector(value: Precise | None, rank: int, axis: int, absent: float) -> Precise | None:
+    """Numbers that broadcast to `rank` axes but vary along `axis` only, as a vector (or one number); else None."""
+    if value is None:
+        return Precise.of(np.full(1, absent))
+    full = value.reshape(*(1,) * (rank - len(value.shape)), *value.shape)
+    return full.reshape(-1) if full.high.size == full.shape[axis] else None
+
+
+def scale_along(node: Node, axis: int) -> tuple[Precise, Precise] | None:
     """Scale and shift of a Scale node as vectors (or numbers) along one axis, if they vary along no other."""
     rank = len(node.shape)
-    scale, shift = _parts(node)
-    factors = np.ones(1) if scale is None else _along(scale, rank, axis)
-    shifts = np.zeros(1) if shift is None else _along(shift, rank, axis)
+    factors = _vector(parameter_of(node.params, "scale"), rank, axis, 1.0)
+    shifts = _vector(parameter_of(node.params, "shift"), rank, axis, 0.0)
     return None if factors is None or shifts is None else (factors, shifts)
+
+
+def _usable(params: Mapping[str, Array]) -> bool:
+    """Whether nothing has overflown in merging."""
+    return all(bool(np.isfinite(array).all()) for array in params.values())
 
 
 def _scale_of_scale(work: Rewriter, node: Node) -> Node | int | None:
@@ -76,16 +77,21 @@ def _scale_of_scale(work: Rewriter, node: Node) -> Node | int | None:
     earlier = work.producer(node, "Scale")
     if earlier is None:
         return None
-    scale, shift = _parts(node)
-    first_scale, first_shift = _parts(earlier)
-    params = {}
-    if scale is not None or first_scale is not None:
-        params["scale"] = (1.0 if scale is None else scale) * (1.0 if first_scale is None else first_scale)
-    if shift is not None or first_shift is not None:
-        carried = 0.0 if first_shift is None else first_shift if scale is None else first_shift * scale
-        params["shift"] = carried + (0.0 if shift is None else shift)
-    model = next(iter(node.params.values()))
-    return with_params(node, earlier.inputs, {key: _like(np.asarray(value), model) for key, value in params.items()})
+    scale, shift = (parameter_of(node.params, key) for key in ("scale", "shift"))
+    first_scale, first_shift = (parameter_of(earlier.params, key) for key in ("scale", "shift"))
+    carried = None if first_shift is None else _times(first_shift, scale)
+    params = parameters(scale=_times(first_scale, scale), shift=_plus(carried, shift))
+    return with_params(node, earlier.inputs, params) if _usable(params) else None
+
+
+def _times(a: Precise | None, b: Precise | None) -> Precise | None:
+    """``a * b``; None is 1."""
+    return a if b is None else b if a is None else a * b
+
+
+def _plus(a: Precise | None, b: Precise | None) -> Precise | None:
+    """``a + b``; None is 0."""
+    return b if a is None else a if b is None else a + b
 
 
 def _neutral_scale(work: Rewriter, node: Node) -> Node | int | None:
@@ -93,6 +99,8 @@ def _neutral_scale(work: Rewriter, node: Node) -> Node | int | None:
     if node.op != "Scale" or work.nodes[node.inputs[0]].shape != node.shape:
         return None
     scale, shift = node.params.get("scale"), node.params.get("shift")
+    if not is_exact(node):
+        return None
     if (scale is None or bool(np.all(scale == 1))) and (shift is None or not np.any(shift)):
         return node.inputs[0]
     return None
@@ -113,26 +121,28 @@ def _scale_after_layer(work: Rewriter, node: Node) -> Node | int | None:
     return None
 
 
-def _scaled_output(layer: Node, node: Node, factors: np.ndarray, shifts: np.ndarray) -> Node | None:
-    weight = layer.params["weight"]
+def _scaled_output(layer: Node, node: Node, factors: Precise, shifts: Precise) -> Node | None:
+    stored = layer.params["weight"]
     axis = 1 if layer.op == "ConvTranspose" else 0
     groups = int(layer.attributes.get("groups", 1))
-    channels = weight.shape[axis] * (groups if layer.op == "ConvTranspose" else 1)
-    bias = layer.params.get("bias")
-    new_bias = (np.zeros(channels) if bias is None else bias.astype(np.float64)) * factors + shifts
-    params = {"weight": weight, "bias": _like(new_bias, weight)}
-    if np.any(factors != 1.0):
-        if weight.size > LARGEST_FOLDED:
+    channels = stored.shape[axis] * (groups if layer.op == "ConvTranspose" else 1)
+    bias = parameter_of(layer.params, "bias")
+    moved = shifts.broadcast_to((channels,)) if bias is None else bias * factors + shifts
+    params = {key: array for key, array in layer.params.items() if key.startswith("weight")}
+    if np.any(factors.high != 1.0) or np.any(factors.distance):
+        weight = parameter_of(layer.params, "weight")
+        if weight is None or stored.size > LARGEST_FOLDED:
             return None
-        per_channel = np.broadcast_to(factors, (channels,))
+        per_channel = factors.broadcast_to((channels,))
         if layer.op == "ConvTranspose":
             # Its weight is [C, O/groups, *k]: input channels of group g make output channels of group g.
-            per_input = np.repeat(per_channel.reshape(groups, -1), weight.shape[0] // groups, axis=0)
-            scaled = weight.astype(np.float64) * per_input.reshape(*per_input.shape, *(1,) * (weight.ndim - 2))
+            per_input = per_channel.reshape(groups, -1).repeat(stored.shape[0] // groups, axis=0)
+            scaled = weight * per_input.reshape(*per_input.shape, *(1,) * (stored.ndim - 2))
         else:
-            scaled = weight.astype(np.float64) * per_channel.reshape(-1, *(1,) * (weight.ndim - 1))
-        params["weight"] = _like(scaled, weight)
-    return replace(layer, name=node.name, params=MappingProxyType(params))
+            scaled = weight * per_channel.reshape(-1, *(1,) * (stored.ndim - 1))
+        params = parameters(weight=scaled)
+    params |= parameters(bias=moved)
+    return replace(layer, name=node.name, params=MappingProxyType(params)) if _usable(params) else None
 
 
 def _scale_before_layer(work: Rewriter, node: Node) -> Node | int | None:
@@ -140,33 +150,34 @@ def _scale_before_layer(work: Rewriter, node: Node) -> Node | int | None:
     if node.op not in ("Linear", "Conv"):
         return None
     earlier = work.producer(node, "Scale")
-    weight = node.params["weight"]
-    if earlier is None or weight.size > LARGEST_FOLDED:
+    weight = parameter_of(node.params, "weight")
+    if earlier is None or weight is None or weight.high.size > LARGEST_FOLDED:
         return None
     axis = len(earlier.shape) - 1 if node.op == "Linear" else 1
     vectors = scale_along(earlier, axis)
     if vectors is None:
         return None
-    factors, shifts = (np.broadcast_to(vector, (earlier.shape[axis],)) for vector in vectors)
-    wide = weight.astype(np.float64)
+    factors, shifts = (vector.broadcast_to((earlier.shape[axis],)) for vector in vectors)
+    shifted = bool(np.any(shifts.high)) or bool(np.any(shifts.distance))
     if node.op == "Linear":
-        scaled, moved = wide * factors, wide @ shifts
+        scaled = weight * factors
+        moved = (weight @ shifts.reshape(-1, 1)).reshape(-1) if shifted else None
     else:
-        if np.any(shifts) and any(node.attributes["pads"]):
+        if shifted and any(node.attributes["pads"]):
             return None
-        # Channels of the input, group by group, lie along axis 1 of the output channels of that group.
-        per_output = np.repeat(
-            np.stack((factors, shifts)).reshape(2, node.attributes["groups"], -1),
-            weight.shape[0] // node.attributes["groups"],
-            axis=1,
-        ).reshape(2, *weight.shape[:2], *(1,) * (weight.ndim - 2))
-        scaled = wide * per_output[0]
-        moved = (wide * per_output[1]).reshape(weight.shape[0], -1).sum(axis=1)
-    params = {**node.params, "weight": _like(scaled, weight)}
-    if np.any(shifts):
-        bias = node.params.get("bias")
-        params["bias"] = _like(moved + (0.0 if bias is None else bias.astype(np.float64)), weight)
-    return with_params(node, earlier.inputs, params)
+        scaled = weight * _per_output(node, factors)
+        terms = (weight * _per_output(node, shifts)).reshape(weight.shape[0], -1) if shifted else None
+        moved = None if terms is None else terms.sum(axis=1)
+    params = parameters(weight=scaled, bias=_plus(moved, parameter_of(node.params, "bias")))
+    return with_params(node, earlier.inputs, params) if _usable(params) else None
+
+
+def _per_output(node: Node, vector: Precise) -> Precise:
+    """Numbers a channel of a convolution's input, as they lie along axis 1 of the output channels of each group."""
+    shape = node.params["weight"].shape
+    groups = int(node.attributes["groups"])
+    rows = vector.reshape(groups, -1).repeat(shape[0] // groups, axis=0)
+    return rows.reshape(*shape[:2], *(1,) * (len(shape) - 2))
 
 
 def _scale_below_reshape(work: Rewriter, node: Node) -> Node | int | None:
@@ -215,13 +226,14 @@ def _linear_of_linear(work: Rewriter, node: Node) -> Node | int | None:
     before = second.size + (first.size if alone else 0)
     if merged > max(before, _SMALL_PRODUCT) or max(first.size, second.size) > LARGEST_FOLDED:
         return None
-    wide = second.astype(np.float64)
-    params = {"weight": _like(wide @ first.astype(np.float64), second)}
-    biases = [layer.params.get("bias") for layer in (earlier, node)]
-    if any(bias is not None for bias in biases):
-        carried = np.zeros(second.shape[0]) if biases[0] is None else wide @ biases[0].astype(np.float64)
-        params["bias"] = _like(carried + (0.0 if biases[1] is None else biases[1].astype(np.float64)), second)
-    return with_params(node, earlier.inputs, params)
+    weights = [parameter_of(layer.params, "weight") for layer in (earlier, node)]
+    biases = [parameter_of(layer.params, "bias") for layer in (earlier, node)]
+    inner, outer = weights
+    assert inner is not None
+    assert outer is not None
+    carried = None if biases[0] is None else (outer @ biases[0].reshape(-1, 1)).reshape(-1)
+    params = parameters(weight=outer @ inner, bias=_plus(carried, biases[1]))
+    return with_params(node, earlier.inputs, params) if _usable(params) else None
 
 
 def _take_of_layer(work: Rewriter, node: Node) -> Node | int | None:
@@ -252,13 +264,13 @@ def _add_of_linears(work: Rewriter, node: Node) -> Node | int | None:
     if len({layer.inputs for layer in found}) != 1 or found[0].params["weight"].size > LARGEST_FOLDED:
         return None
     signs = node.attributes["signs"]
-    model = found[0].params["weight"]
-    weight = sum(sign * layer.params["weight"].astype(np.float64) for sign, layer in zip(signs, found, strict=True))
-    params = {"weight": _like(np.asarray(weight), model)}
-    biases = [(sign, layer.params["bias"]) for sign, layer in zip(signs, found, strict=True) if "bias" in layer.params]
-    if biases:
-        params["bias"] = _like(np.asarray(sum(sign * bias.astype(np.float64) for sign, bias in biases)), model)
-    return replace(found[0], name=node.name, params=MappingProxyType(params))
+    merged: dict[str, Precise | None] = {"weight": None, "bias": None}
+    for sign, layer in zip(signs, found, strict=True):
+        for key, total in merged.items():
+            term = parameter_of(layer.params, key)
+            merged[key] = _plus(total, term if term is None or sign > 0 else -term)
+    params = parameters(**merged)
+    return replace(found[0], name=node.name, params=MappingProxyType(params)) if _usable(params) else None
 
 
 RULES: tuple[Rule, ...] = (

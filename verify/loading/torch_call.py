@@ -43,6 +43,10 @@ class AtenCall:
         call = Call(self.builder, op_type, inputs, attributes, _OPSET)
         return LOWERINGS[op_type].lower(call)
 
+    def number(self, name: str, default: float = 0.0) -> float:
+        """A number argument as the module's own arithmetic has it: in the type of its tensors."""
+        return float(self.builder.dtype.type(self.get(name, default)))
+
     def operand(self, name: str) -> Value:
         """A tensor or number argument, numbers as arrays of the graph's type."""
         value = self.arguments[name]

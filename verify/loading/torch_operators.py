@@ -12,6 +12,7 @@ import numpy as np
 
 from .builder import LoweringError, Value, Variable, is_known
 from .lowering import Call
+from .lowering_activation import SELU_ALPHA, SELU_GAMMA
 from .lowering_arithmetic import clip, power
 from .lowering_linear import matmul
 from .lowering_table import LOWERINGS
@@ -43,7 +44,8 @@ def _add(call: AtenCall, op_type: str) -> Value:
     if op_type == "rsub" and factor != 1:
         raise LoweringError("its alpha is not 1")
     if factor != 1:
-        b = call.builder.affine(b, float(factor)) if isinstance(b, Variable) else b * factor
+        known = b.astype(np.float64) if isinstance(b, np.ndarray) else b
+        b = call.builder.affine(b, float(factor)) if isinstance(b, Variable) else known * factor
     return call.onnx("Add" if op_type == "add" else "Sub", call.operand(first), b)
 
 
@@ -110,7 +112,7 @@ def _batch_norm(call: AtenCall) -> Any:
     mean, variance = call["running_mean"], call["running_var"]
     scale = call.get("weight", mean * 0 + 1)
     shift = call.get("bias", mean * 0)
-    return (call.onnx("BatchNormalization", call.x, scale, shift, mean, variance, epsilon=call["eps"]),)
+    return (call.onnx("BatchNormalization", call.x, scale, shift, mean, variance, epsilon=call.number("eps")),)
 
 
 def _batch_norm_single(call: AtenCall) -> Value:
@@ -120,19 +122,19 @@ def _batch_norm_single(call: AtenCall) -> Value:
 def _layer_norm(call: AtenCall) -> Value:
     count = len(call["normalized_shape"])
     scale = call.get("weight", np.ones(call.x.shape[-count:]))
-    return call.onnx("LayerNormalization", call.x, scale, call.get("bias"), axis=-count, epsilon=call["eps"])
+    return call.onnx("LayerNormalization", call.x, scale, call.get("bias"), axis=-count, epsilon=call.number("eps"))
 
 
 def _group_norm(call: AtenCall) -> Value:
     channels = call.x.shape[1]
     scale, shift = call.get("weight", np.ones(channels)), call.get("bias", np.zeros(channels))
     lowering = LOWERINGS["GroupNormalization"]
-    attributes = {"num_groups": call["num_groups"], "epsilon": call["eps"]}
+    attributes = {"num_groups": call["num_groups"], "epsilon": call.number("eps")}
     return lowering.lower(Call(call.builder, "GroupNormalization", (call.x, scale, shift), attributes, 21))
 
 
 def _leaky_relu(call: AtenCall) -> Value:
-    return call.onnx("LeakyRelu", call.x, alpha=call["negative_slope"])
+    return call.onnx("LeakyRelu", call.x, alpha=call.number("negative_slope"))
 
 
 def _prelu(call: AtenCall) -> Value:
@@ -145,7 +147,7 @@ def _prelu(call: AtenCall) -> Value:
 def _elu(call: AtenCall) -> Value:
     if call.get("scale", 1) != 1 or call.get("input_scale", 1) != 1:
         raise LoweringError("its scales are not 1")
-    return call.onnx("Elu", call.x, alpha=float(call.get("alpha", 1.0)))
+    return call.onnx("Elu", call.x, alpha=call.number("alpha", 1.0))
 
 
 def _softplus(call: AtenCall) -> Value:
@@ -171,7 +173,12 @@ def _clamp(call: AtenCall, lower: str | float, upper: str | float) -> Value:
 
 
 def _celu(call: AtenCall) -> Value:
-    return call.onnx("Celu", call.x, alpha=float(call.get("alpha", 1.0)))
+    return call.onnx("Celu", call.x, alpha=call.number("alpha", 1.0))
+
+
+def _selu(call: AtenCall) -> Value:
+    kind = call.builder.dtype.type
+    return call.onnx("Selu", call.x, alpha=float(kind(SELU_ALPHA)), gamma=float(kind(SELU_GAMMA)))
 
 
 def _hard_sigmoid(call: AtenCall) -> Value:
@@ -270,7 +277,6 @@ def _converted(call: AtenCall) -> Value:
 _ALIKE: Mapping[str, str] = MappingProxyType(
     {
         "relu": "Relu",
-        "selu": "Selu",
         "mish": "Mish",
         "sigmoid": "Sigmoid",
         "tanh": "Tanh",
@@ -344,6 +350,7 @@ ROWS: Mapping[str, Handler] = MappingProxyType(
         "_prelu_kernel": _prelu,
         "elu": _elu,
         "celu": _celu,
+        "selu": _selu,
         "gelu": _gelu,
         "softplus": _softplus,
         "hardsigmoid": _hard_sigmoid,

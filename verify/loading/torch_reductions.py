@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .builder import LoweringError, Value, Variable, is_known
-from .lowering_attention import attend, causal
+from .lowering_attention import attend, causal, usual_factor
 from .lowering_pool import extreme_over
+from .precise import one_over
 
 if TYPE_CHECKING:
     from .torch_call import AtenCall, Handler
@@ -67,9 +68,9 @@ def _variance(call: AtenCall) -> Value:
     count = math.prod(x.shape[axis] for axis in axes)
     if count <= correction:
         raise LoweringError("it takes the variance of too few values")
-    mean = builder.affine(builder.reduce_sum(x, axes, keepdims=True), 1.0 / count)
+    mean = builder.affine(builder.reduce_sum(x, axes, keepdims=True), one_over(count))
     squares = builder.unary("Pow", builder.sum_of((x, mean), (1, -1)), {"exponent": 2.0})
-    return builder.affine(builder.reduce_sum(squares, axes, keepdims=keep), 1.0 / (count - correction))
+    return builder.affine(builder.reduce_sum(squares, axes, keepdims=keep), one_over(count - correction))
 
 
 def _deviation(call: AtenCall) -> Value:
@@ -85,7 +86,7 @@ def _instance_norm(call: AtenCall) -> Value:
         raise LoweringError("it normalises by running statistics")
     channels = call.x.shape[1]
     scale, shift = call.get("weight", np.ones(channels)), call.get("bias", np.zeros(channels))
-    return call.onnx("InstanceNormalization", call.x, scale, shift, epsilon=call["eps"])
+    return call.onnx("InstanceNormalization", call.x, scale, shift, epsilon=call.number("eps"))
 
 
 def _affine(call: AtenCall, op_type: str, before: float = 0.0, factor: float = 1.0, after: float = 0.0) -> Value:
@@ -132,7 +133,9 @@ def _attention(call: AtenCall) -> Any:
         mask = mask.detach().cpu().numpy()
     if call.get("enable_gqa", False) and query.shape[-3] != key.shape[-3]:
         raise LoweringError("it has fewer heads of keys than of queries")
-    return attend(builder, query, key, value, float(call.get("scale", 1.0 / math.sqrt(query.shape[-1]))), mask)
+    given = call.get("scale")
+    factor = usual_factor(query) if given is None else float(given)
+    return attend(builder, query, key, value, factor, mask)
 
 
 ROWS: Mapping[str, Handler] = MappingProxyType(

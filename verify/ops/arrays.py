@@ -106,6 +106,20 @@ def same_batch(xs: Sequence[Array]) -> tuple[Array, ...]:
     return tuple(x if x.shape[0] == batch else array_namespace(x).broadcast_to(x, (batch, *x.shape[1:])) for x in xs)
 
 
+def whole_error(node: Node, terms: Sequence[Array], x: Array) -> Array | None:
+    """The sum of bounds on errors as ``[B, *node.shape]``, B that of `x`; None where there are none."""
+    if not terms:
+        return None
+    shape = (x.shape[0], *node.shape)
+    return array_namespace(x).broadcast_to(sum(terms[1:], terms[0]), shape)
+
+
+def wider(lower: Array, upper: Array, error: Array) -> tuple[Array, Array]:
+    """The interval enlarged by an error on both sides, without losing any of that to rounding."""
+    unit = unit_roundoff(lower)
+    return lower - error - unit * (abs(lower) + error), upper + error + unit * (abs(upper) + error)
+
+
 def inner(a: Array, b: Array) -> Array:
     """``<a, b>`` of ``[B, S, *shape]`` and ``[B, 1, *shape]`` over the last axes: ``[B, S]``, with ``0 * inf = 0``."""
     xp = array_namespace(a)

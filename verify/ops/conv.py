@@ -9,7 +9,7 @@ from types import MappingProxyType
 from ..arrays import array_namespace
 from ..graph import Array, Node
 from ..kernels.convolution import Window, convolve, convolve_adjoint
-from .arrays import parameter
+from .arrays import parameter, whole_error
 from .linear import centre_radius_interval, summed
 from .rule import LinearRule, OpRule
 
@@ -79,11 +79,26 @@ def _rule(kernel: Kernel, adjoint_kernel: Kernel) -> LinearRule:
     def magnitude(node: Node, xs: Sequence[Array]) -> Array:
         return _folded(node, kernel, xs[0], abs(parameter(node, "weight", xs[0])))
 
+    def entry_errors(node: Node, xs: Sequence[Array]) -> Array | None:
+        terms = []
+        if "weight_error" in node.params:
+            terms.append(_folded(node, kernel, xs[0], parameter(node, "weight_error", xs[0])))
+        if "bias_error" in node.params:
+            column = parameter(node, "bias_error", xs[0]).reshape(-1, *(1,) * (len(node.shape) - 2))
+            terms.append(column)
+        return whole_error(node, terms, xs[0])
+
     def adjoint(node: Node, a: Array) -> tuple[Array, ...]:
         return (_folded(node, adjoint_kernel, a, parameter(node, "weight", a)),)
 
     return LinearRule(
-        apply=apply, apply_linear=apply_linear, magnitude=magnitude, adjoint=adjoint, bias=_bias, sums=_sums
+        apply=apply,
+        apply_linear=apply_linear,
+        magnitude=magnitude,
+        adjoint=adjoint,
+        bias=_bias,
+        sums=_sums,
+        entry_errors=entry_errors,
     )
 
 

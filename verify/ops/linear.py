@@ -13,7 +13,7 @@ from types import MappingProxyType
 from ..arrays import array_namespace
 from ..graph import Array, Node
 from ..rounding import worst_case
-from .arrays import defined, parameter, quiet, same_batch, zeros_like_shape
+from .arrays import as_like, defined, parameter, quiet, same_batch, whole_error, wider, zeros_like_shape
 from .rule import Interval, LinearRule, OpRule
 
 Map = Callable[[Node, Sequence[Array]], Array]
@@ -79,9 +79,17 @@ def _constant_zero(node: Node, xs: Sequence[Array] = ()) -> Array:
     return zeros_like_shape((1, *node.shape), node.params["value"])
 
 
+def _constant_errors(node: Node, xs: Sequence[Array] = ()) -> Array | None:
+    """Of the value as it was loaded, and of rounding it to the type of the graph."""
+    value = node.params["value"]
+    terms = [abs(node.params[key]) for key in ("value_error", "value_rest") if key in node.params]
+    return as_like(sum(terms[1:], terms[0]), value)[None] if terms else None
+
+
 def _constant_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
     value = _constant_value(node)
-    return value, value
+    error = CONSTANT.parameter_error(node, ())
+    return (value, value) if error is None else wider(value, value, error)
 
 
 CONSTANT = LinearRule(
@@ -91,6 +99,7 @@ CONSTANT = LinearRule(
     adjoint=lambda node, a: (),
     bias=lambda node: node.params["value"],
     sums=one_each,
+    entry_errors=_constant_errors,
 )
 
 
@@ -113,6 +122,15 @@ def _dense_linear(node: Node, xs: Sequence[Array]) -> Array:
 
 def _dense_magnitude(node: Node, xs: Sequence[Array]) -> Array:
     return _rows_times(xs[0], abs(parameter(node, "weight", xs[0])).T)
+
+
+def _dense_errors(node: Node, xs: Sequence[Array]) -> Array | None:
+    terms = []
+    if "weight_error" in node.params:
+        terms.append(_rows_times(xs[0], parameter(node, "weight_error", xs[0]).T))
+    if "bias_error" in node.params:
+        terms.append(parameter(node, "bias_error", xs[0]))
+    return whole_error(node, terms, xs[0])
 
 
 def _dense_adjoint(node: Node, a: Array) -> tuple[Array, ...]:
@@ -138,6 +156,7 @@ DENSE = LinearRule(
     adjoint=_dense_adjoint,
     bias=_dense_bias,
     sums=_dense_sums,
+    entry_errors=_dense_errors,
 )
 
 
@@ -155,6 +174,15 @@ def _scale(node: Node, xs: Sequence[Array]) -> Array:
 
 def _scale_magnitude(node: Node, xs: Sequence[Array]) -> Array:
     return xs[0] * abs(parameter(node, "scale", xs[0])) if "scale" in node.params else xs[0]
+
+
+def _scale_errors(node: Node, xs: Sequence[Array]) -> Array | None:
+    terms = []
+    if "scale_error" in node.params:
+        terms.append(xs[0] * parameter(node, "scale_error", xs[0]))
+    if "shift_error" in node.params:
+        terms.append(parameter(node, "shift_error", xs[0]))
+    return whole_error(node, terms, xs[0])
 
 
 def _scale_bias(node: Node) -> Array | None:
@@ -181,6 +209,7 @@ SCALE = LinearRule(
     adjoint=lambda node, a: (_scale_linear(node, [a]),),
     bias=_scale_bias,
     sums=one_each,
+    entry_errors=_scale_errors,
 )
 
 

@@ -91,6 +91,10 @@ def _const_magnitude(node: Node, xs: Sequence[Array]) -> Array:
     return _times(node, xs[0], abs(parameter(node, "matrix", xs[0])))
 
 
+def _const_errors(node: Node, xs: Sequence[Array]) -> Array | None:
+    return _times(node, xs[0], parameter(node, "matrix_error", xs[0])) if "matrix_error" in node.params else None
+
+
 def _const_adjoint(node: Node, a: Array) -> tuple[Array, ...]:
     matrix = parameter(node, "matrix", a)
     shape = node.input_shapes[0]
@@ -127,6 +131,7 @@ CONST_MATMUL = LinearRule(
     adjoint=_const_adjoint,
     bias=no_bias,
     sums=_const_sums,
+    entry_errors=_const_errors,
 )
 
 

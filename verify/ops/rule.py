@@ -16,9 +16,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from ..graph import Array, Node
+from .arrays import smallest, unit_roundoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+
+def _no_errors(node: Node, xs: Sequence[Array]) -> Array | None:
+    """Of an operator without parameters."""
+    return None
+
 
 Interval = tuple[Array, Array]
 """Lower and upper bounds of a node's value, each ``[B, *shape]`` (``B`` may be 1 for constants)."""
@@ -36,6 +43,9 @@ class LinearRule:
     bias(node)           ``b`` as an array ``[*shape]`` (or broadcastable to it), or None when it is zero.
     sums(node)           how many products at most an entry of ``M x`` sums up, and how many an entry of ``M^T a``, as
                          `rounding` counts them (`rounding.worst_case` where they may all round the same way).
+    entry_errors(node, xs)   ``|dM| x + |db|`` for xs that are not negative, where ``dM`` and ``db`` are what the node
+                         says its parameters are off by (``<key>_error``, computed while loading); None where it says
+                         nothing. `parameter_error` is what to call.
     """
 
     apply: Callable[[Node, Sequence[Array]], Array]
@@ -44,6 +54,22 @@ class LinearRule:
     adjoint: Callable[[Node, Array], tuple[Array, ...]]
     bias: Callable[[Node], Array | None]
     sums: Callable[[Node], tuple[int, int]]
+    entry_errors: Callable[[Node, Sequence[Array]], Array | None] = _no_errors
+
+    def parameter_error(self, node: Node, reach: Sequence[Array]) -> Array | None:
+        """A bound ``[B, *node.shape]`` on how far the value is from what the network's stored numbers make of the same
+        input, because of what merging parameters has left out; None where they are exact or within a few unit
+        roundoffs of float64 of themselves (`loading.precise.ROUNDOFFS`).
+
+        reach are the largest magnitudes ``[B, *shape]`` of each input's entries.
+        """
+        error = self.entry_errors(node, reach)
+        if error is None:
+            if any(key.endswith("_error") for key in node.params):
+                raise ValueError(f"node {node.name}: operator {node.op} has no room for errors of its parameters")
+            return None
+        # All terms are positive: a thousand roundoffs and the smallest numbers cover their sum and its rounding.
+        return error * (1.0 + 1000 * unit_roundoff(error)) + 1000 * smallest(error)
 
 
 @dataclass(frozen=True)

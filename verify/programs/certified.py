@@ -91,7 +91,7 @@ def certified_bound(
                 pending[source] = pending[source] + piece[None] if source in pending else piece[None]
         elif not is_variable(node) and position in pending:
             a = pending.pop(position)
-            total.magnitude += _reach(node, a[0], bounds)
+            _give_away(node, a[0], bounds, total)
             total.value += float(step_back(node, a, pending)[0])
     a = pending.get(graph.inputs[0], np.zeros((1, len(lower))))[0]
     total.least(a, lower, upper)
@@ -99,11 +99,12 @@ def certified_bound(
 
 
 class _Sum:
-    """A running sum of terms and of their magnitudes."""
+    """A running sum of terms, of their magnitudes, and of what errors of parameters may add to them."""
 
     def __init__(self) -> None:
         self.value = 0.0
         self.magnitude = 0.0
+        self.error = 0.0
 
     def add(self, terms: np.ndarray) -> None:
         self.value += float(terms.sum())
@@ -114,26 +115,28 @@ class _Sum:
         self.add(np.minimum(product(a, low), product(a, high)))
 
     def lower(self) -> float:
-        """The sum, less what rounding may have added to it."""
-        bound = self.value - ALLOWANCE * self.magnitude
+        """The sum, less what rounding and errors of parameters may have added to it."""
+        bound = self.value - ALLOWANCE * (self.magnitude + self.error) - self.error
         return bound if np.isfinite(bound) else -np.inf
 
 
-def _reach(node: Node, a: np.ndarray, bounds: Sequence[Bounds]) -> float:
-    """At most how large the terms of ``<a, M x + b>`` are in all: their rounding is relative to that."""
+def _give_away(node: Node, a: np.ndarray, bounds: Sequence[Bounds], total: _Sum) -> None:
+    """Count how large the terms of ``<a, M x + b>`` are in all, to which their rounding is relative, and what errors of
+    M and b that merging has left may add."""
     linear = rule(node.op).linear
     assert linear is not None
-    if not node.inputs:
-        return 0.0
     largest = [
-        np.maximum(abs(bounds[source][0]), abs(bounds[source][1])).reshape(1, *shape)
+        _largest(*bounds[source]).reshape(1, *shape)
         for source, shape in zip(node.inputs, node.input_shapes, strict=True)
     ]
-    reach = linear.magnitude(node, largest).reshape(-1)
+    reach = np.zeros(node.size) if not node.inputs else linear.magnitude(node, largest).reshape(-1)
     bias = linear.bias(node)
     if bias is not None:
         reach = reach + abs(np.broadcast_to(bias, node.shape)).reshape(-1)
-    return float(product(abs(a), reach).sum())
+    total.magnitude += float(product(abs(a), reach).sum())
+    error = linear.parameter_error(node, largest)
+    if error is not None:
+        total.error += float(product(abs(a), error.reshape(-1)).sum())
 
 
 def _through(role: Role, a: np.ndarray, weights: Weights, total: _Sum) -> np.ndarray:

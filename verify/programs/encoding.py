@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..arrays import ERROR, to_numpy
 from ..ops import rule
 from .choice_rows import add_choices
 from .facets import Facet, facets
@@ -25,8 +26,12 @@ from .wiring import Wiring, is_variable, reached, substitute, wire
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ..graph import Graph
+    from ..graph import Graph, Node
     from .roles import Bounds
+
+
+LOOSE = 1e-15
+"""Relative errors of parameters that certificates give away (`certified`) and solvers' tolerances hide."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +82,18 @@ def encodable(graph: Graph) -> str | None:
         node = graph.nodes[index]
         if node.op != "Input" and rule(node.op).linear is None and node.op not in PIECES and node.op not in EXTREMA:
             return f"node {node.name}: operator {node.op} is not piecewise linear"
+        if _is_loose(node):
+            return f"node {node.name}: its parameters were merged from numbers that nearly cancel, and are not exact"
     return None
+
+
+def _is_loose(node: Node) -> bool:
+    """Whether a parameter may be off by more than rounding it to float64 would do: rows have no room for that."""
+    return any(
+        bool((to_numpy(error) > LOOSE * abs(to_numpy(node.params[key.removesuffix(ERROR)]))).any())
+        for key, error in node.params.items()
+        if key.endswith(ERROR)
+    )
 
 
 def roles_of(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..arrays import Backend, to_numpy
+from ..arrays import in_double as own_numbers
 from ..bounding.condense import condense
 from ..bounding.crown import relax
 from ..bounding.interval import intersect
@@ -55,7 +56,7 @@ def exact_graph(layout: Layout) -> Graph:
     double = Backend("float64")
 
     def wide(graph: Graph) -> Graph:
-        return graph.map_params(lambda x: double.array(to_numpy(x)))
+        return own_numbers(graph).map_params(lambda x: double.array(to_numpy(x)))
 
     if layout.origin is not None:
         origin = layout.origin

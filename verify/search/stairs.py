@@ -118,6 +118,8 @@ def _keeps_whole(node: Node) -> bool:
         return all(end.is_integer() or np.isinf(end) for end in ends)
     if node.op != "Scale" or "shift" in node.params:
         return False
+    if {"scale_error", "scale_rest"} & node.params.keys():
+        return False
     return bool((abs(to_numpy(node.params["scale"])) == 1.0).all()) if "scale" in node.params else True
 
 
