@@ -20,7 +20,7 @@ from boundsmith.verify.graph import Graph
 from boundsmith.verify.ops import rule
 from boundsmith.verify.problem import Group, Problem
 from boundsmith.verify.programs.certified import certified_bound
-from boundsmith.verify.programs.encoding import encodable, roles_of
+from boundsmith.verify.programs.encoding import inexact, roles_of
 from boundsmith.verify.programs.leaf import leaf_bound
 from boundsmith.verify.trimmed import trimmed
 from hypothesis import given, settings
@@ -161,10 +161,10 @@ def test_what_cannot_carry_errors_refuses_them():
     graph = dense((3, 6, 6, 2), 3)
     plan = make_plan(graph)
     lower, upper = -np.ones((1, 3)), np.ones((1, 3))
-    assert encodable(graph) is None
+    assert inexact(graph) is None
     assert compact(plan) is not None
     off = with_errors(graph, 1e-9)
-    assert "not exact" in encodable(off)
+    assert "not exact" in inexact(off)
     assert compact(make_plan(off)) is None
     state = relax(make_plan(off), lower, upper)
     assert condense(make_plan(off), dict(enumerate(state.intervals))) is None

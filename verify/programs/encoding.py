@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 LOOSE = 1e-15
-"""Relative errors of parameters that certificates give away (`certified`) and solvers' tolerances hide."""
+"""Relative errors of parameters that solvers' tolerances hide."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +82,16 @@ def encodable(graph: Graph) -> str | None:
         node = graph.nodes[index]
         if node.op != "Input" and rule(node.op).linear is None and node.op not in PIECES and node.op not in EXTREMA:
             return f"node {node.name}: operator {node.op} is not piecewise linear"
+    return None
+
+
+def inexact(graph: Graph) -> str | None:
+    """Why an optimum of a programme of the graph says nothing about the network, naming the node; None if it does.
+
+    (Certificates need not ask: they give errors of parameters away.)
+    """
+    for index in reached(graph):
+        node = graph.nodes[index]
         if _is_loose(node):
             return f"node {node.name}: its parameters were merged from numbers that nearly cancel, and are not exact"
     return None

@@ -17,7 +17,7 @@ from ..arrays import Backend
 from ..bounding.crown import relax, row_bounds
 from ..bounding.plan import make_plan
 from ..budget import TimeUp
-from .encoding import Size, encodable, encode, estimate, roles_of
+from .encoding import Size, encodable, encode, estimate, inexact, roles_of
 from .highs import TOLERANCE, Solution, solve_integer
 from .roles import NotEncodable
 from .wiring import wire
@@ -97,7 +97,7 @@ def solve_by_milp(
     Raises `UndefinedOnRegion` where the bounds do.
     """
     run = _Run(problem, deadline, check, threads, child_memory)
-    reason = encodable(problem.graph)
+    reason = encodable(problem.graph) or inexact(problem.graph)
     if reason is not None:
         return run.report("unknown", reason)
     try:
