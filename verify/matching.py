@@ -110,3 +110,8 @@ class _Reordered:
         own = dict(zip(self.inputs, points, strict=True))
         results = self.runtime.run(*(own[k] for k in range(len(points))))
         return tuple(results[k] for k in self.outputs)
+
+    def exactly(self) -> _Reordered | None:
+        """The same without optimisations that may approximate."""
+        runtime = self.runtime.exactly()
+        return None if runtime is None else replace(self, runtime=runtime)

@@ -253,6 +253,8 @@ def _top(call: Call) -> Outputs:
 def _one_hot(call: Call) -> Value:
     builder = call.builder
     indices = call.x(0)
+    if not indices.integral:
+        raise LoweringError("its indices are real numbers, whose rounding ONNX does not define; round them before")
     depth = int(call.known_number(1, "depth"))
     off, on = (float(value) for value in np.asarray(call.known(2, "values"), dtype=np.float64).reshape(-1))
     rank = len(indices.shape) + 1

@@ -49,6 +49,9 @@ class ModuleRuntime:
         self._module = module
         self._inputs = inputs
 
+    def exactly(self) -> None:
+        """The module is run in one way only."""
+
     def run(self, *points: np.ndarray) -> tuple[np.ndarray, ...]:
         """The module's outputs at one point: one array a network input, of its size in any shape."""
         import torch
