@@ -66,7 +66,7 @@ def in_declared_order(property: Property, name: str, network: Network) -> Networ
     )
     return replace(
         network,
-        graph=graph,
+        built=graph,
         inputs=tuple(network.inputs[k] for k in inputs),
         outputs=tuple(network.outputs[k] for k in outputs),
         runtime=_Reordered(network.runtime, tuple(inputs), tuple(outputs)),

@@ -10,8 +10,8 @@ import pytest
 from boundsmith.verify.errors import LoadError
 from boundsmith.verify.loading import load, onnx_import, supported_onnx_operators
 from boundsmith.verify.loading.crosscheck import crosscheck, sample_points
-from boundsmith.verify.loading.lowering_table import LOWERINGS
 from boundsmith.verify.loading.evaluate import evaluate
+from boundsmith.verify.loading.lowering_table import LOWERINGS
 from boundsmith.verify.loading.network import check_network
 from boundsmith.verify.loading.runtime import ReplayError, make_session, reference_outputs
 from onnx import TensorProto, helper
@@ -130,4 +130,4 @@ def test_without_approximations_the_gate_is_as_strict() -> None:
     network = load(dequantised())
     wrong = network.graph.map_params(lambda array: array * F(1.001))
     with pytest.raises(LoadError, match="differs"):
-        check_network(replace(network, graph=wrong))
+        check_network(replace(network, built=wrong))

@@ -83,7 +83,9 @@ def sample_points(
             ]
         )
     pieces = np.split(rows, np.cumsum(sizes)[:-1], axis=1)
-    return tuple(piece.astype(info.dtype).reshape(-1, *info.shape) for piece, info in zip(pieces, inputs, strict=True))
+    return tuple(
+        piece.astype(info.dtype).reshape(len(rows), *info.shape) for piece, info in zip(pieces, inputs, strict=True)
+    )
 
 
 def crosscheck(
@@ -124,7 +126,7 @@ def _as_input(graph: Graph, position: int, array: np.ndarray) -> np.ndarray:
     """A point in the graph's float type and shape."""
     node = graph.nodes[graph.inputs[position]]
     dtype = np.float64 if array.dtype == np.float64 else np.float32
-    return array.astype(dtype, copy=False).reshape(-1, *node.shape)
+    return array.astype(dtype, copy=False).reshape(len(array), *node.shape)
 
 
 def _agree(ours: Sequence[np.ndarray], reference: Sequence[np.ndarray]) -> bool:

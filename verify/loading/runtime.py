@@ -74,8 +74,8 @@ def reference_outputs(usual: Any, exact: Any, feeds: Mapping[str, np.ndarray]) -
     """The outputs of a model's two sessions: the usual one's, but where the `exact` one's differ visibly those, because
     they are what the file says."""
     ours, theirs = (session.run(None, dict(feeds)) for session in (usual, exact))
-    same = all(np.allclose(a, b, rtol=0.0, atol=tolerance(b), equal_nan=True) for a, b in zip(ours, theirs, strict=True))
-    return [np.asarray(value) for value in (ours if same else theirs)]
+    same = (np.allclose(a, b, rtol=0.0, atol=tolerance(b), equal_nan=True) for a, b in zip(ours, theirs, strict=True))
+    return [np.asarray(value) for value in (ours if all(same) else theirs)]
 
 
 def tolerance(reference: np.ndarray) -> float:

@@ -264,6 +264,8 @@ def _converted(call: AtenCall) -> Value:
     dtype = call.get("dtype")
     if dtype is not None and not dtype.is_floating_point:
         raise LoweringError(f"it converts values that depend on the inputs to {dtype}")
+    if dtype is not None and dtype.itemsize < 4:
+        raise LoweringError(f"it rounds values that depend on the inputs to {dtype}")
     return call.x
 
 
