@@ -270,7 +270,7 @@ STRUCTURED: dict[str, tuple[Callable[..., Any], Any, int]] = {
     "nested": (lambda m, x: (m.layer(x), [x, {"c": x + 1}]), ONE, 3),
     "none": (lambda m, x: (m.layer(x), None), ONE, 1),
     "a parameter": (lambda m, x: (m.layer(x), m.layer.weight), ONE, 2),
-    "no entries": (lambda m, x: m.layer(x)[:, :0], ONE, 1),
+    "no entries": (lambda m, x: (m.layer(x)[:, :0], x), ONE, 2),
     "dictionary of inputs": (lambda m, d: m.layer(d["x"]), {"x": ONE}, 1),
     "list of inputs": (lambda m, d, e: m.layer(d[0]) + d[1].sum() + e, ([ONE, ONE], ONE[:, :1]), 1),
     "number as input": (lambda m, x, k: m.layer(x) * k, (ONE, 3), 1),
@@ -290,6 +290,7 @@ def test_arguments_and_results_with_structure(name: str) -> None:
 EIGHT = torch.zeros(1, 2).to(torch.bfloat16)
 
 REFUSED: dict[str, tuple[Any, Any, str]] = {
+    "no entries": (Returning(lambda m, x: m.layer(x)[:, :0]), ONE, "no entries"),
     "nothing": (Returning(lambda m, x: None), ONE, "returns no tensor"),
     "a number": (Returning(lambda m, x: (x, 3)), ONE, "type int"),
     "writing a buffer": (Returning(lambda m, x: (m.norm.running_mean.add_(1), x)[1]), ONE, "norm.running_mean"),

@@ -67,6 +67,13 @@ class TensorInfo:
     dtype: np.dtype
 
 
+def require_entries(outputs: Sequence[TensorInfo], label: str) -> None:
+    """Raise `LoadError` for a network whose outputs hold no number at all: nothing can be asked about it."""
+    if not any(math.prod(info.shape) for info in outputs):
+        listed = ", ".join(f"{info.name} of shape {list(info.shape)}" for info in outputs)
+        raise LoadError(f"{label}: its outputs have no entries ({listed}); there is nothing to bound.")
+
+
 @dataclass(frozen=True, eq=False)
 class Imported:
     """A model as a graph, before simplification.
@@ -139,6 +146,7 @@ class _Importer:
             TensorInfo(info.name, value.shape, value.dtype)
             for info, value in zip(self.proto.output, outputs, strict=True)
         )
+        require_entries(infos, self.label)
         counts = Counter(node.op_type for node in self.proto.node)
         graph = self.builder.graph(sources, outputs)
         return Imported(graph, tuple(declared), infos, self.values, dict(sorted(counts.items())))

@@ -16,7 +16,7 @@ from .builder import GraphBuilder, LoweringError, Masked, Value, Variable, check
 from .crosscheck import crosscheck, sample_points
 from .lowering import Call
 from .lowering_table import lowering_of
-from .onnx_import import TensorInfo
+from .onnx_import import TensorInfo, require_entries
 from .simplify import simplify
 from .torch_call import AtenCall, Handler
 from .torch_module import (
@@ -204,6 +204,7 @@ class _Translator:
             TensorInfo(f"output_{k}" if len(outputs) > 1 else "output", value.shape, self.builder.dtype)
             for k, value in enumerate(outputs)
         )
+        require_entries(infos, self.label)
         return Translation(graph, tuple(info for _, info in sources), infos, dict(sorted(self.counts.items())))
 
     def _results(self) -> list[str]:
