@@ -35,7 +35,7 @@ def evaluate(graph: Graph, inputs: Sequence[Array], wanted: Sequence[int] | None
             for source in dict.fromkeys((*node.inputs, index)):
                 if last_use[source] == index and source not in keep:
                     del values[source]
-    for index in set(graph.outputs) & keep:
+    for index in set(graph.outputs) & keep if inputs else ():
         value = values[index]
         values[index] = array_namespace(value).broadcast_to(value, (inputs[0].shape[0], *value.shape[1:]))
     return tuple(values[index] for index in targets)

@@ -15,7 +15,7 @@ import numpy as np
 from ..graph import Graph
 from .builder import GraphBuilder, LoweringError, Value, Variable
 from .evaluate import evaluate
-from .lowering import Call, Lowering, normal_axis
+from .lowering import DOUBLE, FLOAT, Call, Lowering, normal_axis
 from .lowering_shape import axes_of, resolved_shape
 
 Fold = Callable[[Call, tuple[np.ndarray, ...]], np.ndarray]
@@ -139,12 +139,19 @@ def _reduce_product(call: Call, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
 def _dequantise(call: Call, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
     """``(x - zero) * scale``, both numbers or along an axis."""
     x, scale, *zero = arrays
+    call.choice("output_dtype", 0, FLOAT, DOUBLE)
+    types = {0: scale.dtype, FLOAT: np.dtype(np.float32), DOUBLE: np.dtype(np.float64)}
     if scale.ndim > 1 or call.integer("block_size", 0):
         raise LoweringError("its scale is given for blocks")
     axis = call.axis("axis", 1, x.ndim) if scale.ndim and scale.size > 1 else 0
     shape = (-1,) + (1,) * (x.ndim - 1 - axis) if scale.size > 1 else (1,) * x.ndim
     shift = zero[0].astype(np.float64).reshape(shape) if zero else 0.0
-    return ((x.astype(np.float64) - shift) * scale.reshape(shape)).astype(scale.dtype)
+    return ((x.astype(np.float64) - shift) * scale.reshape(shape)).astype(types[call.integer("output_dtype", 0)])
+
+
+def _infinite(call: Call, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
+    below = np.isneginf(arrays[0]) & bool(call.integer("detect_negative", 1))
+    return below | (np.isposinf(arrays[0]) & bool(call.integer("detect_positive", 1)))
 
 
 def _elementwise(function: Callable[..., np.ndarray]) -> Fold:
@@ -206,6 +213,8 @@ _FOLDS: Mapping[str, Fold] = MappingProxyType(
         "MatMul": _matmul,
         "ReduceProd": _reduce_product,
         "DequantizeLinear": _dequantise,
+        "IsNaN": _elementwise(np.isnan),
+        "IsInf": _infinite,
     }
 )
 

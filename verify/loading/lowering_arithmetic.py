@@ -140,6 +140,8 @@ def _power(call: Call) -> Value:
 
 def power(builder: GraphBuilder, x: Variable, exponent: float) -> Variable:
     """``x ** exponent`` in its simplest form."""
+    if not np.isfinite(exponent):
+        raise LoweringError(f"its exponent is {exponent}")
     if exponent == 1.0:
         return x
     if exponent == 0.0:

@@ -158,6 +158,8 @@ def _operand_and_kernel(call: Call) -> tuple[Variable, Array, int]:
         raise LoweringError(
             f"an input of shape {list(x.shape)} with a weight of shape {list(weight.shape)} is not covered"
         )
+    if call.ints("kernel_shape") not in (None, tuple(weight.shape[2:])):
+        raise LoweringError(f"its kernel_shape is not that of its weight of shape {list(weight.shape)}")
     return x, weight, rank
 
 

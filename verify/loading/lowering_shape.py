@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .builder import GraphBuilder, Value, Variable
-from .lowering import Call, Lowering, LoweringError, Outputs, normal_axis
+from .lowering import DOUBLE, FLOAT, Call, Lowering, LoweringError, Outputs, normal_axis
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -173,6 +173,8 @@ def _depth_to_space(call: Call) -> Value:
         raise LoweringError(f"{channels} channels cannot be split into blocks of {block}")
     depth = channels // (block * block)
 
+    call.choice("mode", "DCR", "CRD")
+
     def move(flat: np.ndarray) -> np.ndarray:
         if call.text("mode", "DCR") == "DCR":
             cells = flat.reshape(batch, block, block, depth, height, width).transpose(0, 3, 4, 1, 5, 2)
@@ -185,6 +187,7 @@ def _depth_to_space(call: Call) -> Value:
 
 def _space_to_depth(call: Call) -> Value:
     x = call.x()
+    call.choice("mode", "DCR")
     block = _blocks(call, x)
     batch, channels, height, width = x.shape
     if height % block or width % block:
@@ -227,6 +230,7 @@ def _constant_of_shape(call: Call) -> np.ndarray:
 
 
 def _range(call: Call) -> np.ndarray:
+    call.choice("stash_type", FLOAT, DOUBLE)
     start, limit, step = (np.asarray(call.known(k, what)) for k, what in enumerate(("start", "limit", "step")))
     if not step.all():
         raise LoweringError("its step is zero")
@@ -239,7 +243,8 @@ def _eye_like(call: Call) -> np.ndarray:
     shape = call.builder.claim(call.value(0).shape)
     if len(shape) != 2:
         raise LoweringError("its input is not a matrix")
-    return np.eye(shape[0], shape[1], call.integer("k", 0), dtype=np.dtype(call.attributes.get("dtype", np.float32)))
+    dtype = np.dtype(call.attributes.get("dtype") or call.value(0).dtype)
+    return np.eye(shape[0], shape[1], call.integer("k", 0), dtype=dtype)
 
 
 def _constant(call: Call) -> np.ndarray:

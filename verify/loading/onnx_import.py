@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import LoadError, UnsupportedError
 from .builder import GraphBuilder, LoweringError, Masked, Value, Variable, check_masks, is_finite
 from .folding import FOLDED_ONLY, fold
+from .forms import FORMS
 from .lowering import Call, Lowering
 from .lowering_shape import static_shape, static_size
 from .lowering_table import DOMAINS, LOWERINGS, lowering_of
@@ -42,13 +43,16 @@ _MALFORMED = (
 """What reading the attributes and inputs of a damaged operator may raise."""
 
 _STATIC: Mapping[str, Callable[[Call], np.ndarray]] = MappingProxyType({"Shape": static_shape, "Size": static_size})
-_MAY_BE_INFINITE = frozenset(
+_WEIGHTED = frozenset(
     {
-        *("Clip", "Max", "Min", "Where", "ConstantOfShape", "Equal", "Less", "Greater", "Add"),
-        *("Cast", "Concat", "Expand", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"),
+        *("MatMul", "Gemm", "Conv", "ConvTranspose", "PRelu", "RNN", "GRU", "LSTM", "BatchNormalization"),
+        *("InstanceNormalization", "LayerNormalization", "GroupNormalization", "RMSNormalization"),
     }
 )
-"""Operators that may read infinite constants: limits, masks, and what moves them. (Others refuse them one by one.)"""
+"""Operators that can have no use for infinite constants. (Others may read limits and masks, or refuse them.)"""
+
+_LIMITED = frozenset({"Clip", "Pad", "Constant", "ConstantOfShape", "RNN", "GRU", "LSTM"})
+"""Operators that may have infinite attributes."""
 
 _MOST_LISTED = 50
 _GRAPH = 5
@@ -174,7 +178,7 @@ class _Importer:
     def _only_limits(self, name: str, array: np.ndarray) -> bool:
         """Whether a tensor with infinite values serves operators only for which those make sense."""
         readers = {node.op_type for node in self.proto.node if name in node.input}
-        return readers <= _MAY_BE_INFINITE and not np.isnan(array).any()
+        return readers.isdisjoint(_WEIGHTED) and not np.isnan(array).any()
 
     def _declared(self, info: Any, role: str) -> TensorInfo:
         what = f"{self.label}: {role} {info.name}"
@@ -294,7 +298,12 @@ class _Importer:
             self.values[name] = made[0] if isinstance(made, tuple) else made
 
     def _results(self, node: Any, row: Lowering, outputs: int) -> tuple[Value, ...]:
+        if row.op_type in FORMS and full_name(node) not in self.added:
+            FORMS[row.op_type].check(node.input, [item.name for item in node.attribute])
         attributes = {item.name: attribute_value(item) for item in node.attribute}
+        for name, value in attributes.items() if node.op_type not in _LIMITED else ():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise LoweringError(f"its attribute {name} is {value}")
         for name in ("to", "dtype"):
             if isinstance(attributes.get(name), int):
                 attributes[name] = element_type(attributes[name], f"the result of {node.op_type}")
