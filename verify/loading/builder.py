@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 LARGEST_TENSOR = 1 << 26
 """Scalars in the largest tensor that is built while importing; stored weights may be larger."""
 
+MOST_AXES = 24
+"""Axes of a tensor: numpy's limit is 32 in its older versions, and lowerings add a few."""
+
 LARGEST_TOTAL = 1 << 28
 """Scalars in all tensors together that importing may build."""
 
@@ -96,6 +99,10 @@ class GraphBuilder:
         """`shape` as a tuple of ints, after counting it against the size limits."""
         extents = tuple(int(extent) for extent in shape)
         size = math.prod(extents)
+        if len(extents) > MOST_AXES:
+            raise LoadError(
+                f"tensor {self.label} has {len(extents)} axes; at most {MOST_AXES} are supported, so reshape it."
+            )
         if any(extent < 0 for extent in extents):
             raise LoweringError(f"its shape {list(extents)} has a negative dimension")
         if size > LARGEST_TENSOR or self._built + size > LARGEST_TOTAL:

@@ -84,8 +84,13 @@ def sample_points(
         )
     pieces = np.split(rows, np.cumsum(sizes)[:-1], axis=1)
     return tuple(
-        piece.astype(info.dtype).reshape(len(rows), *info.shape) for piece, info in zip(pieces, inputs, strict=True)
+        _typed(piece, info.dtype).reshape(len(rows), *info.shape) for piece, info in zip(pieces, inputs, strict=True)
     )
+
+
+def _typed(rows: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Points in an input's element type; types without sign take the magnitude."""
+    return np.asarray(abs(rows) if dtype.kind == "u" else rows).astype(dtype)
 
 
 def crosscheck(

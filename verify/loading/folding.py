@@ -76,7 +76,9 @@ def _cast(call: Call, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
 
 
 def _reshape(call: Call, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
-    return arrays[0].reshape(resolved_shape(arrays[0].shape, arrays[1].tolist(), not call.integer("allowzero", 0)))
+    return arrays[0].reshape(
+        resolved_shape(arrays[0].shape, arrays[1].reshape(-1).tolist(), not call.integer("allowzero", 0))
+    )
 
 
 def _squeeze(call: Call, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
@@ -84,7 +86,7 @@ def _squeeze(call: Call, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
 
 
 def _unsqueeze(call: Call, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
-    axes = tuple(arrays[1].tolist()) if len(arrays) > 1 else call.ints("axes") or ()
+    axes = tuple(arrays[1].reshape(-1).tolist()) if len(arrays) > 1 else call.ints("axes") or ()
     return np.expand_dims(arrays[0], axes)
 
 
@@ -117,7 +119,7 @@ def _slice(call: Call, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
 
 
 def _expand(call: Call, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
-    shape = call.builder.claim(np.broadcast_shapes(arrays[0].shape, tuple(arrays[1].tolist())))
+    shape = call.builder.claim(np.broadcast_shapes(arrays[0].shape, tuple(arrays[1].reshape(-1).tolist())))
     return np.broadcast_to(arrays[0], shape)
 
 

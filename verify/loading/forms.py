@@ -86,7 +86,8 @@ FORMS: Mapping[str, Form] = MappingProxyType(
         "CastLike": _form("input target_type", "saturate round_mode"),
         "Attention": _form(
             "Q K V attn_mask !past_key !past_value !nonpad_kv_seqlen",
-            "is_causal kv_num_heads q_num_heads qk_matmul_output_mode scale softcap softmax_precision",
+            "is_causal kv_num_heads left_window_size q_num_heads qk_matmul_output_mode right_window_size scale softcap "
+            "softmax_precision",
         ),
         "Einsum": _form("...", "equation"),
         "Slice": _form("data starts ends axes steps", "axes ends starts"),

@@ -128,10 +128,14 @@ def _power(call: Call) -> Value:
         values = np.asarray(exponent, dtype=np.float64).reshape(-1)
         if values.size == 0 or np.any(values != values[0]):
             raise LoweringError("its exponents differ from element to element")
+        if call.x(0).dtype.kind != "f" and not (values[0] >= 0 and float(values[0]).is_integer()):
+            raise LoweringError(f"it raises whole numbers to the power {values[0]}, and rounds the result")
         x = builder.broadcast(call.x(0), np.broadcast_shapes(call.x(0).shape, tuple(exponent.shape)))
         return power(builder, x, float(values[0]))
     if is_known(base):
         number = np.asarray(base, dtype=np.float64)
+        if np.asarray(base).dtype.kind != "f":
+            raise LoweringError("it raises constant whole numbers to a power, and rounds the result")
         if np.any(number <= 0):
             raise LoweringError("its base is a constant that is not positive")
         return builder.unary("Exp", builder.scale(exponent, scale=np.log(number)))
@@ -211,6 +215,12 @@ def _boolean(builder: GraphBuilder, x: Variable) -> Variable:
 def _compare(call: Call, op: str, swap: bool) -> Value:
     a, b = (call.value(1), call.value(0)) if swap else (call.value(0), call.value(1))
     builder = call.builder
+    for limit, other, sign in ((b, a, -1.0), (a, b, 1.0)):
+        if isinstance(limit, np.ndarray) and limit.dtype.kind == "f" and limit.size and np.isinf(limit).all():
+            # Real numbers are finite, so that an infinite limit decides.
+            signs = np.broadcast_to(sign * np.sign(limit), np.broadcast_shapes(limit.shape, tuple(other.shape)))
+            builder.claim(signs.shape)
+            return np.zeros(signs.shape, dtype=bool) if op == "IsZero" else signs > 0
     return _boolean(builder, builder.unary(op, builder.difference(a, b), integral=True))
 
 

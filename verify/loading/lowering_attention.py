@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from .builder import GraphBuilder, LoweringError, Value, Variable
-from .lowering import Call, Lowering
+from .lowering import DOUBLE, FLOAT, Call, Lowering
 from .lowering_arithmetic import hides
 from .lowering_linear import matmul
 from .lowering_softmax import CORE, softmax
@@ -19,14 +19,23 @@ def causal(queries: int, keys: int) -> np.ndarray:
 
 
 def attend(
-    builder: GraphBuilder, query: Value, key: Variable, value: Value, factor: float, mask: np.ndarray | None = None
+    builder: GraphBuilder,
+    query: Value,
+    key: Variable,
+    value: Value,
+    factor: float,
+    mask: np.ndarray | None = None,
+    cap: float = 0.0,
 ) -> Value:
-    """``softmax(factor * query key^T + mask) value`` over the last two axes.
+    """``softmax(factor * query key^T + mask) value`` over the last two axes; before the mask, a `cap` above 0 limits
+    the scores softly.
 
     A mask of truth values says which keys a query sees; one of numbers is added, minus infinity hiding a key.
     """
     order = [*range(len(key.shape) - 2), len(key.shape) - 1, len(key.shape) - 2]
     scores = builder.affine(matmul(builder, query, builder.transpose(key, order)), factor)
+    if cap:
+        scores = builder.affine(builder.unary("Tanh", builder.affine(scores, 1.0 / cap)), cap)
     if mask is not None:
         added = np.where(mask, 0.0, -np.inf) if mask.dtype.kind == "b" else mask
         scores = builder.masked(scores, added) if hides(added) else builder.scale(scores, shift=added)
@@ -46,8 +55,11 @@ def _heads(call: Call, position: int, setting: str) -> Variable:
 
 
 def _attention(call: Call) -> Value:
-    if call.outputs > 1 or call.has(4) or call.has(5) or call.number("softcap", 0.0):
-        raise LoweringError("a cache of keys and values, a soft cap and outputs besides the first are not covered")
+    if call.outputs > 1:
+        raise LoweringError("its outputs besides the first are not covered")
+    call.choice("softmax_precision", FLOAT, DOUBLE)
+    call.choice("left_window_size", -1)
+    call.choice("right_window_size", -1)
     builder = call.builder
     query, key, value = (_heads(call, position, f"{name}_num_heads") for position, name in enumerate(("q", "kv", "kv")))
     groups, rest = divmod(query.shape[1], key.shape[1])
@@ -63,7 +75,7 @@ def _attention(call: Call) -> Value:
         else:
             mask = np.where(below, mask, -np.inf)
     factor = call.number("scale", 0.0) or 1.0 / math.sqrt(query.shape[3])
-    made = builder.variable(attend(builder, query, key, value, factor, mask))
+    made = builder.variable(attend(builder, query, key, value, factor, mask, call.number("softcap", 0.0)))
     if len(call.value(0).shape) == 4:
         return made
     side = builder.transpose(made, (0, 2, 1, 3))
@@ -80,7 +92,7 @@ ROWS: tuple[Lowering, ...] = (
     Lowering(
         "Attention",
         _attention,
-        ("MatMul", "Transpose", *CORE),
+        ("MatMul", "Transpose", "Tanh", *CORE),
         since=23,
         note="constant mask; first output; no cache",
     ),

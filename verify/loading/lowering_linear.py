@@ -93,6 +93,8 @@ def _gemm(call: Call) -> Value:
     if is_known(bias) and is_known(b) and isinstance(a, Variable) and math.prod(bias.shape[:-1]) == 1:
         row = bias.reshape(-1)
         return builder.linear(a, b.T, row if row.shape[0] == width else row + np.zeros(width, dtype=row.dtype))
+    if is_known(a) and is_known(b):
+        a = builder.variable(a)
     product = builder.affine(matmul(builder, a, b), alpha)
     if bias is None:
         return product

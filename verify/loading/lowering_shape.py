@@ -229,12 +229,23 @@ def _constant_of_shape(call: Call) -> np.ndarray:
     return np.full(shape, fill, dtype=fill.dtype)
 
 
+def _single(call: Call, position: int, what: str) -> np.ndarray:
+    value = np.asarray(call.known(position, what))
+    if value.size != 1:
+        raise LoweringError(f"its {what} is not a single number")
+    return value.reshape(())
+
+
 def _range(call: Call) -> np.ndarray:
     call.choice("stash_type", FLOAT, DOUBLE)
-    start, limit, step = (np.asarray(call.known(k, what)) for k, what in enumerate(("start", "limit", "step")))
+    start, limit, step = (_single(call, k, what) for k, what in enumerate(("start", "limit", "step")))
     if not step.all():
         raise LoweringError("its step is zero")
-    count = math.ceil((float(limit) - float(start)) / float(step))
+    if start.dtype.kind in "iu":
+        # Exactly, in Python's whole numbers.
+        count = -((int(start) - int(limit)) // int(step))
+    else:
+        count = math.ceil((float(limit) - float(start)) / float(step))
     call.builder.claim((max(count, 0),))
     return (start + np.arange(max(count, 0)) * step).astype(start.dtype)
 

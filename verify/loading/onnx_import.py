@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from .lowering import Call, Lowering
 from .lowering_shape import static_shape, static_size
 from .lowering_table import DOMAINS, LOWERINGS, lowering_of
 from .marks import NONE, Marks
+from .onnx_order import in_order
 from .onnx_reader import attribute_value, declared_shape, element_type, tensor_to_array
 from .shortening import follow
 
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 OLDEST_OPSET = 7
 """From here on operators broadcast as numpy does."""
+
+_DEFAULTS_SINCE = 4
+"""The version of the file format from which on an input's stored value is only its default."""
 
 _MALFORMED = (
     ValueError,
@@ -53,6 +57,19 @@ _WEIGHTED = frozenset(
 
 _LIMITED = frozenset({"Clip", "Pad", "Constant", "ConstantOfShape", "RNN", "GRU", "LSTM"})
 """Operators that may have infinite attributes."""
+
+_MOVING = frozenset({"Cast", "CastLike", "Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Expand", "Slice"})
+"""Operators through which entries that are minus infinity go as they are."""
+
+_OVERFLOWING = frozenset(
+    {
+        *("Add", "Sub", "Mul", "Div", "Neg", "Abs", "Sum", "Mean", "Pow", "MatMul", "Gemm", "Einsum", "CumSum", "Mod"),
+        *("ReduceSum", "ReduceMean", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceProd", "ScatterND"),
+        *("ScatterElements", "Relu", "LeakyRelu", "PRelu"),
+    }
+)
+_WRAPPING = frozenset({"int8", "uint8", "int16", "uint16", "uint32", "uint64"})
+"""Types in which calculating is refused: 0 - 1 is a large number in those without sign."""
 
 _MOST_LISTED = 50
 _GRAPH = 5
@@ -113,6 +130,7 @@ class _Importer:
         self.label = label
         self.added = {name: lowering_of(operator) for operator in operators for name in operator.names}
         self.proto = model.graph
+        self.version = int(model.ir_version)
         self.opset = self._opset(model)
         self.values: dict[str, Value] = {}
         self.marks: dict[str, Marks] = {}
@@ -132,9 +150,7 @@ class _Importer:
 
     def run(self) -> Imported:
         self._read_initializers(self.proto)
-        declared = [self._declared(info, "input") for info in self.proto.input if info.name not in self.values]
-        if not declared:
-            raise LoadError(f"{self.label}: has no inputs (all of them are initializers).")
+        declared = [self._declared(info, "input") for info in self._inputs()]
         double = any(info.dtype == np.float64 for info in declared) or self._declares_double_output()
         self.builder = GraphBuilder(np.dtype(np.float64 if double else np.float32))
         sources = []
@@ -143,7 +159,7 @@ class _Importer:
             self.values[info.name] = variable
             sources.append(variable)
         with np.errstate(all="ignore"):
-            for node in self.proto.node:
+            for node in in_order(self.proto.node, self.label):
                 self._lower(node)
         outputs = self._outputs()
         infos = tuple(
@@ -154,6 +170,20 @@ class _Importer:
         counts = Counter(node.op_type for node in self.proto.node)
         graph = self.builder.graph(sources, outputs)
         return Imported(graph, tuple(declared), infos, self.values, dict(sorted(counts.items())))
+
+    def _inputs(self) -> list[Any]:
+        """The inputs that have no value in the file: a stored one makes a constant of an input.
+
+        Where all have one, and the file is of a version in which that is but a default, they are inputs all the same.
+        """
+        free = [info for info in self.proto.input if info.name not in self.values]
+        if free:
+            return free
+        if not self.proto.input or self.version < _DEFAULTS_SINCE:
+            raise LoadError(f"{self.label}: has no inputs (everything that it reads is stored in it).")
+        for info in self.proto.input:
+            del self.values[info.name]
+        return list(self.proto.input)
 
     def _declares_double_output(self) -> bool:
         return any(info.type.tensor_type.elem_type == 11 for info in self.proto.output)
@@ -269,7 +299,7 @@ class _Importer:
     def _run_branch(self, graph: Any) -> list[str]:
         """Lower a branch's operators among those around it; the names of its outputs."""
         self._read_initializers(graph)
-        for node in graph.node:
+        for node in in_order(graph.node, self.label):
             self._lower(node)
         return [info.name for info in graph.output]
 
@@ -325,6 +355,11 @@ class _Importer:
             return (_STATIC[call.op_type](call),)
         if not any(isinstance(value, Variable) for value in call.inputs):
             return tuple(value if isinstance(value, Variable) else np.asarray(value) for value in fold(call, row))
+        if call.op_type in _OVERFLOWING:
+            _check_range(call)
+        first = call.inputs[0] if call.inputs else None
+        if isinstance(first, Masked) and call.op_type in _MOVING:
+            return (_moved_mask(call, row, first),)
         check_masks(call.op_type, call.inputs)
         result = row.lower(call)
         return result if isinstance(result, tuple) else (result,)
@@ -363,6 +398,26 @@ class _Importer:
             self.builder.label = info.name
             made.append(self.builder.variable(self.values[info.name]))
         return made
+
+
+def _moved_mask(call: Call, row: Lowering, x: Masked) -> Masked:
+    """An operator that moves the entries of a tensor some of which are minus infinity: these move with the others."""
+    plain = Variable(x.index, x.shape, x.dtype, x.integral)
+    made = row.lower(replace(call, inputs=(plain, *call.inputs[1:])))
+    if not isinstance(made, Variable) or made.dtype.kind != "f":
+        raise LoweringError("it makes something else than numbers of entries that are minus infinity")
+    hidden = x.hidden
+    if call.op_type not in ("Cast", "CastLike"):
+        (moved,) = fold(replace(call, inputs=(hidden, *call.inputs[1:])), row)
+        hidden = np.asarray(moved, dtype=bool)
+    return Masked(made.index, made.shape, made.dtype, made.integral, hidden=hidden)
+
+
+def _check_range(call: Call) -> None:
+    """Raise `LoweringError` for arithmetic of whole numbers whose type is so narrow that results wrap around."""
+    for value in call.inputs:
+        if isinstance(value, Variable) and value.dtype.name in _WRAPPING:
+            raise LoweringError(f"it calculates with {value.dtype.name}, which wraps around; use int64 or float32")
 
 
 def _constants_only(call: Call) -> Value:
