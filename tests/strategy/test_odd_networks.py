@@ -33,7 +33,9 @@ def test_a_constant_output(method: str) -> None:
     for threshold, verdict in ((4.5, Verdict.UNSAT), (5.5, Verdict.SAT)):
         property = query_of(2, 1, [(UNIT, [[1.0]], [threshold])])
         found = verify(network, property, 10.0, Options(method=method, threads=1)).verdict
-        assert found is verdict or (found is Verdict.UNKNOWN and method in ("bounds", "milp") and verdict is Verdict.SAT)
+        assert found is verdict or (
+            found is Verdict.UNKNOWN and method in ("bounds", "milp") and verdict is Verdict.SAT
+        )
 
 
 @pytest.mark.parametrize("method", ["ibp", "crown-ibp", "crown", "alpha-crown", "forward"])

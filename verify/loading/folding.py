@@ -119,6 +119,7 @@ def _slice(call: Call, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
 
 
 def _expand(call: Call, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
+    call.builder.check_axes(arrays[1].size)
     shape = call.builder.claim(np.broadcast_shapes(arrays[0].shape, tuple(arrays[1].reshape(-1).tolist())))
     return np.broadcast_to(arrays[0], shape)
 

@@ -146,6 +146,7 @@ def _split(call: Call) -> Outputs:
 def _expand(call: Call) -> Value:
     x = call.x()
     target = call.known_ints(1, "target shape")
+    call.builder.check_axes(len(target))
     return call.builder.broadcast(x, np.broadcast_shapes(x.shape, target))
 
 

@@ -149,7 +149,9 @@ def with_external_data(model: Any, content: bytes, folder: Path, label: str) -> 
         what, location = f"{label}: tensor {tensor.name}", entries.get("location", "")
         if not _lies_in(folder, location):
             shown = location.replace("\0", "\\0") or "no file"
-            raise LoadError(f"{what} is stored in {shown}, which is not a file in the model's own folder.")
+            raise LoadError(
+                f"{what} is stored in {shown}, which is not in the model's own folder, or not a file there."
+            )
         if location not in files:
             files[location] = read_bytes(folder / location)
         try:
