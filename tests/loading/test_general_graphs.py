@@ -141,7 +141,12 @@ def test_masked_softmax(before: str) -> None:
 
 def test_minus_infinity_elsewhere_is_refused() -> None:
     after = [node("Relu", "m", "y")]
-    for nodes in (after, [node("Identity", "m", "k"), node("Softmax", "k", "y")], [node("LogSoftmax", "m", "y")]):
+    for nodes in (
+        after,
+        [node("Abs", "m", "k"), node("Softmax", "k", "y")],
+        [node("Identity", "m", "y")],
+        [node("LogSoftmax", "m", "y")],
+    ):
         with pytest.raises(LoadError, match="minus infinity"):
             load(model_of([node("Add", "x mask", "m"), *nodes], {"x": [3, 3]}, ["y"], {"mask": MASK}))
     with pytest.raises(LoadError, match="output m are minus infinity"):

@@ -197,3 +197,50 @@ def test_ranges_of_large_whole_numbers_are_exact() -> None:
     ]
     start = np.asarray((1 << 60) + 1)
     assert_same_as_runtime(model_of(nodes, {"x": [3]}, ["y"], {"a": start, "b": start + 3, "one": np.asarray(1)}))
+
+
+LARGE = np.asarray([(1 << 60) + 1, -(1 << 60) - 3, np.iinfo(np.int64).max, 7])
+
+MOVES = {
+    "Tile": [node("Tile", "k two", "r")],
+    "Split": [node("Split", "k", "p r", axis=0)],
+    "GatherElements": [node("GatherElements", "k places", "r")],
+    "Compress": [node("Compress", "k chosen", "r")],
+    "Div": [node("Div", "k three", "r")],
+    "Add": [node("Sub", "k three", "r")],
+}
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_large_whole_numbers_are_exact(name: str) -> None:
+    """They are moved, divided and compared as they are, not as floating-point numbers."""
+    constants = {
+        "k": LARGE,
+        "two": np.asarray([2]),
+        "three": np.asarray(3),
+        "places": np.asarray([3, 2, 0]),
+        "chosen": np.asarray([True, False, True, True]),
+        "ends": np.asarray([1]),
+    }
+    moved = [*MOVES[name], node("Mod", "r modulus", "m"), node("Cast", "m", "f", to=TensorProto.FLOAT)]
+    constants["modulus"] = np.asarray(1000)
+    nodes = [*moved, node("Slice", "f zero one", "g"), node("Add", "x g", "y")]
+    constants |= {"zero": np.asarray([0]), "one": np.asarray([1])}
+    assert_same_as_runtime(model_of(nodes, {"x": [1]}, ["y"], constants))
+
+
+def test_whole_numbers_that_cannot_be_kept_are_refused() -> None:
+    nodes = [node("CumSum", "k zero", "c"), node("Cast", "c", "f", to=TensorProto.FLOAT), node("Add", "x f", "y")]
+    with pytest.raises(LoadError, match="whole numbers beyond"):
+        load(model_of(nodes, {"x": [4]}, ["y"], {"k": LARGE, "zero": np.asarray(0)}))
+
+
+@pytest.mark.parametrize("value", [3e9, -3e9, np.inf, np.nan])
+def test_constants_that_a_cast_does_not_reach(value: float) -> None:
+    nodes = [
+        node("Cast", "k", "i", to=TensorProto.INT32),
+        node("Cast", "i", "f", to=TensorProto.FLOAT),
+        node("Add", "x f", "y"),
+    ]
+    with pytest.raises(LoadError, match=r"int32 does not reach|NaN"):
+        load(model_of(nodes, {"x": [1]}, ["y"], {"k": np.asarray([value], F)}))

@@ -243,6 +243,18 @@ def _xor(call: Call) -> Value:
     return _boolean(builder, builder.unary("Abs", builder.difference(call.value(0), call.value(1)), integral=True))
 
 
+def converted(array: np.ndarray, target: np.dtype) -> np.ndarray:
+    """A constant in another element type; raises `LoweringError` where runtimes differ: for a real number that the
+    whole numbers of that type do not reach."""
+    if array.dtype.kind == "f" and target.kind in "iu":
+        limits = np.iinfo(target)
+        cut = np.trunc(array.astype(np.float64))
+        # (The upper limit itself may not be exact in float64; the first number beyond it is.)
+        if not bool(((cut >= limits.min) & (cut < 2.0 ** (limits.bits - (target.kind == "i")))).all()):
+            raise LoweringError(f"it casts a constant that {target.name} does not reach")
+    return array.astype(target)
+
+
 def cast(builder: GraphBuilder, x: Variable, target: np.dtype) -> Variable:
     """`x` under another element type with ONNX's conversion of values."""
     if target.name in _WRAPPING_TYPES and x.dtype.kind != "b" and target != x.dtype:
@@ -263,7 +275,7 @@ def _cast(call: Call) -> Value:
 def _cast_like(call: Call) -> Value:
     target = np.dtype(call.value(1).dtype)
     value = call.value(0)
-    return value.astype(target) if is_known(value) else cast(call.builder, call.x(), target)
+    return converted(np.asarray(value), target) if is_known(value) else cast(call.builder, call.x(), target)
 
 
 def _where(call: Call) -> Value:
