@@ -308,7 +308,7 @@ def test_supports_lists_what_is_new() -> None:
     listed = CliRunner().invoke(cli, ["supports", "--onnx-operators"]).output.splitlines()
     notes = {line.split(" * ")[0]: line.partition(" * ")[2] for line in listed}
     assert notes["Einsum"] == ""
-    assert "constant mask" in notes["Attention"]
+    assert "no cache" in notes["Attention"]
     assert "branches of one shape" in notes["If"]
     assert notes["DequantizeLinear"] == "of constants only"
     assert all("unrolled" in notes[op] for op in ("LSTM", "GRU", "RNN"))

@@ -181,6 +181,12 @@ def test_attention(settings: dict[str, Any]) -> None:
         assert_same_as_runtime(model)
 
 
+def test_attention_with_an_offset_that_depends_on_the_inputs() -> None:
+    assert_same_as_runtime(
+        single("Attention", [[1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 2], [3, 3]], opset=23, is_causal=1)
+    )
+
+
 def test_infinite_and_missing_constants_of_the_tests_of_constants() -> None:
     nodes = [node("IsInf", "k", "a", detect_positive=0), node("IsNaN", "k", "b"), node("Or", "a b", "c")]
     nodes += [node("Where", "c x zero", "y")]

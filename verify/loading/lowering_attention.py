@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from .builder import GraphBuilder, LoweringError, Value, Variable
+from .builder import GraphBuilder, LoweringError, Value, Variable, is_known
 from .lowering import DOUBLE, FLOAT, Call, Lowering
 from .lowering_arithmetic import hides
 from .lowering_linear import matmul
@@ -26,9 +26,10 @@ def attend(
     factor: float,
     mask: np.ndarray | None = None,
     cap: float = 0.0,
+    offset: Variable | None = None,
 ) -> Value:
-    """``softmax(factor * query key^T + mask) value`` over the last two axes; before the mask, a `cap` above 0 limits
-    the scores softly.
+    """``softmax(factor * query key^T + offset + mask) value`` over the last two axes; a `cap` above 0 limits the scores
+    softly before anything is added.
 
     A mask of truth values says which keys a query sees; one of numbers is added, minus infinity hiding a key.
     """
@@ -36,6 +37,8 @@ def attend(
     scores = builder.affine(matmul(builder, query, builder.transpose(key, order)), factor)
     if cap:
         scores = builder.affine(builder.unary("Tanh", builder.affine(scores, 1.0 / cap)), cap)
+    if offset is not None:
+        scores = builder.sum_of((scores, offset), (1, 1))
     if mask is not None:
         added = np.where(mask, 0.0, -np.inf) if mask.dtype.kind == "b" else mask
         scores = builder.masked(scores, added) if hides(added) else builder.scale(scores, shift=added)
@@ -67,7 +70,11 @@ def _attention(call: Call) -> Value:
         raise LoweringError(f"{query.shape[1]} heads of queries do not fit {key.shape[1]} heads of keys")
     if groups > 1:
         key, value = (_repeated(builder, x, groups) for x in (key, value))
-    mask = np.asarray(call.known(3, "mask")) if call.has(3) else None
+    given = call.value(3) if call.has(3) else None
+    offset = given if isinstance(given, Variable) else None
+    if offset is not None and offset.dtype.kind != "f":
+        raise LoweringError("its mask depends on the network's inputs, and is not one of numbers that are added")
+    mask = np.asarray(given) if is_known(given) else None
     if call.integer("is_causal", 0):
         below = causal(query.shape[2], key.shape[2])
         if mask is None or mask.dtype.kind == "b":
@@ -75,7 +82,7 @@ def _attention(call: Call) -> Value:
         else:
             mask = np.where(below, mask, -np.inf)
     factor = call.number("scale", 0.0) or 1.0 / math.sqrt(query.shape[3])
-    made = builder.variable(attend(builder, query, key, value, factor, mask, call.number("softcap", 0.0)))
+    made = builder.variable(attend(builder, query, key, value, factor, mask, call.number("softcap", 0.0), offset))
     if len(call.value(0).shape) == 4:
         return made
     side = builder.transpose(made, (0, 2, 1, 3))
@@ -94,6 +101,6 @@ ROWS: tuple[Lowering, ...] = (
         _attention,
         ("MatMul", "Transpose", "Tanh", *CORE),
         since=23,
-        note="constant mask; first output; no cache",
+        note="mask constant or added; first output; no cache",
     ),
 )
