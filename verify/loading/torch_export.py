@@ -18,7 +18,7 @@ from .lowering import Call
 from .lowering_table import lowering_of
 from .onnx_import import TensorInfo, require_entries
 from .simplify import simplify
-from .torch_call import AtenCall, Handler
+from .torch_call import WITHOUT_EFFECT, AtenCall, Handler, Watched
 from .torch_module import (
     USER_CODE_ERRORS,
     Arguments,
@@ -160,6 +160,13 @@ def _attribute(module: Any, path: str) -> Any:
     return found if isinstance(found, torch.Tensor) else None
 
 
+def _is_same(value: Any, default: Any) -> bool:
+    """Whether an argument is the default one; lists of numbers may be tuples."""
+    if isinstance(value, list | tuple) and isinstance(default, list | tuple):
+        return list(value) == list(default)
+    return bool(value == default)
+
+
 class _Translator:
     """The state of one translation: what every node of the exported program stands for."""
 
@@ -283,7 +290,23 @@ class _Translator:
         handler = HANDLERS.get(name)
         if handler is None:
             raise LoweringError("the operator is not supported")
-        return handler(AtenCall(self.builder, arguments))
+        watched = Watched(arguments)
+        result = handler(AtenCall(self.builder, watched))
+        unread = self._told(node) - watched.read - WITHOUT_EFFECT
+        if unread:
+            raise LoweringError(f"its argument {min(unread)} is not covered")
+        return result
+
+    def _told(self, node: Any) -> set[str]:
+        """The arguments of a node that are given and have another value than the default one."""
+        schema = {entry.name: entry for entry in node.target._schema.arguments}
+        given = {**dict(zip(schema, node.args, strict=False)), **node.kwargs}
+        return {
+            name
+            for name, value in given.items()
+            if value is not None
+            and not (schema[name].has_default_value() and _is_same(value, schema[name].default_value))
+        }
 
     def _arguments(self, node: Any) -> dict[str, Any]:
         """The node's arguments by schema name, defaults included."""

@@ -255,7 +255,12 @@ def _where(call: AtenCall) -> Value:
 
 
 def _unchanged(call: AtenCall) -> Value:
-    if call.get("train", False):
+    return call.x
+
+
+def _dropout(call: AtenCall) -> Value:
+    dropped, training = call["p"], call["train"]
+    if dropped and training:
         raise LoweringError("it is in training mode")
     return call.x
 
@@ -376,7 +381,7 @@ ROWS: Mapping[str, Handler] = MappingProxyType(
         "adaptive_avg_pool2d": partial(_adaptive_average_pool, rank=2),
         "adaptive_avg_pool3d": partial(_adaptive_average_pool, rank=3),
         "where": _where,
-        "dropout": _unchanged,
+        "dropout": _dropout,
         "alias": _unchanged,
         "clone": _unchanged,
         "contiguous": _unchanged,
