@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import pickle
 import zipfile
 from typing import TYPE_CHECKING, Any
 
@@ -230,6 +231,7 @@ def test_files_of_torch(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "net.pt", "w") as archive:
         archive.writestr("data.pkl", b"")
     refused(tmp_path / "net.pt", "net.pt", "torch.onnx.export")
+    refused(pickle.dumps({"weight": 1}, protocol=2), "torch.onnx.export")
 
 
 def test_what_is_no_source() -> None:

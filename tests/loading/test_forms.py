@@ -86,6 +86,13 @@ def test_calculating_in_types_that_wrap_around(kind: str, op_type: str) -> None:
         load(model)
 
 
+@pytest.mark.parametrize("op_type", ["Max", "Min", "Sum", "Mean", "Concat", "Einsum"])
+def test_gaps_among_any_number_of_inputs(op_type: str) -> None:
+    settings = {"Concat": {"axis": 0}, "Einsum": {"equation": "i,i->i"}}.get(op_type, {})
+    with pytest.raises(LoadError, match="its input 1 is missing"):
+        load(model_of([helper.make_node(op_type, ["x", ""], ["y"], **settings)], {"x": [2]}, ["y"]))
+
+
 def test_whole_numbers_to_a_power_that_leaves_them() -> None:
     model = single("Pow", [[2]], [np.asarray([0.5], F)], element_type=onnx.TensorProto.INT64)
     with pytest.raises(LoadError, match="rounds the result"):

@@ -30,7 +30,12 @@ class Form:
     def check(self, inputs: Sequence[str], attributes: Iterable[str]) -> None:
         """Raise `LoweringError` for one of the `inputs` (empty where left out) or attributes that is not looked at."""
         for position, given in enumerate(inputs):
-            if not given or (self.inputs[-1:] == ("...",) and position >= len(self.inputs) - 1):
+            if self.inputs[-1:] == ("...",) and position >= len(self.inputs) - 1:
+                # (Runtimes do not survive this.)
+                if not given:
+                    raise LoweringError(f"its input {position} is missing")
+                continue
+            if not given:
                 continue
             name = self.inputs[position] if position < len(self.inputs) else f"!number {position}"
             if name.startswith("!"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from ..errors import LoadError, UnsupportedError
 from .builder import GraphBuilder, LoweringError, Masked, Value, Variable, check_masks, is_finite
 from .folding import FOLDED_ONLY, fold
 from .forms import FORMS
+from .guards import MOVING, check_range, moved_mask
 from .lowering import Call, Lowering
 from .lowering_shape import static_shape, static_size
 from .lowering_table import DOMAINS, LOWERINGS, lowering_of
@@ -57,19 +58,6 @@ _WEIGHTED = frozenset(
 
 _LIMITED = frozenset({"Clip", "Pad", "Constant", "ConstantOfShape", "RNN", "GRU", "LSTM"})
 """Operators that may have infinite attributes."""
-
-_MOVING = frozenset({"Cast", "CastLike", "Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Expand", "Slice"})
-"""Operators through which entries that are minus infinity go as they are."""
-
-_OVERFLOWING = frozenset(
-    {
-        *("Add", "Sub", "Mul", "Div", "Neg", "Abs", "Sum", "Mean", "Pow", "MatMul", "Gemm", "Einsum", "CumSum", "Mod"),
-        *("ReduceSum", "ReduceMean", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceProd", "ScatterND"),
-        *("ScatterElements", "Relu", "LeakyRelu", "PRelu"),
-    }
-)
-_WRAPPING = frozenset({"int8", "uint8", "int16", "uint16", "uint32", "uint64"})
-"""Types in which calculating is refused: 0 - 1 is a large number in those without sign."""
 
 _MOST_LISTED = 50
 _GRAPH = 5
@@ -355,11 +343,10 @@ class _Importer:
             return (_STATIC[call.op_type](call),)
         if not any(isinstance(value, Variable) for value in call.inputs):
             return tuple(value if isinstance(value, Variable) else np.asarray(value) for value in fold(call, row))
-        if call.op_type in _OVERFLOWING:
-            _check_range(call)
+        check_range(call)
         first = call.inputs[0] if call.inputs else None
-        if isinstance(first, Masked) and call.op_type in _MOVING:
-            return (_moved_mask(call, row, first),)
+        if isinstance(first, Masked) and call.op_type in MOVING:
+            return (moved_mask(call, row, first),)
         check_masks(call.op_type, call.inputs)
         result = row.lower(call)
         return result if isinstance(result, tuple) else (result,)
@@ -398,26 +385,6 @@ class _Importer:
             self.builder.label = info.name
             made.append(self.builder.variable(self.values[info.name]))
         return made
-
-
-def _moved_mask(call: Call, row: Lowering, x: Masked) -> Masked:
-    """An operator that moves the entries of a tensor some of which are minus infinity: these move with the others."""
-    plain = Variable(x.index, x.shape, x.dtype, x.integral)
-    made = row.lower(replace(call, inputs=(plain, *call.inputs[1:])))
-    if not isinstance(made, Variable) or made.dtype.kind != "f":
-        raise LoweringError("it makes something else than numbers of entries that are minus infinity")
-    hidden = x.hidden
-    if call.op_type not in ("Cast", "CastLike"):
-        (moved,) = fold(replace(call, inputs=(hidden, *call.inputs[1:])), row)
-        hidden = np.asarray(moved, dtype=bool)
-    return Masked(made.index, made.shape, made.dtype, made.integral, hidden=hidden)
-
-
-def _check_range(call: Call) -> None:
-    """Raise `LoweringError` for arithmetic of whole numbers whose type is so narrow that results wrap around."""
-    for value in call.inputs:
-        if isinstance(value, Variable) and value.dtype.name in _WRAPPING:
-            raise LoweringError(f"it calculates with {value.dtype.name}, which wraps around; use int64 or float32")
 
 
 def _constants_only(call: Call) -> Value:

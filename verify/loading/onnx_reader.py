@@ -29,7 +29,8 @@ LARGEST_MODEL = (1 << 31) - 1
 """Bytes of the largest model that protobuf can hold, hence of the largest that is unpacked."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
-_ZIP_MAGIC = b"PK\x03\x04"
+_OF_TORCH = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+"""How zip archives and pickles begin, and no ONNX file does."""
 
 _ELEMENT_TYPES: Mapping[int, np.dtype] = MappingProxyType(
     {
@@ -119,10 +120,10 @@ def parse_model(content: bytes, label: str) -> Any:
 
     if not content:
         raise LoadError(f"{label}: the file is empty.")
-    if content[:4] == _ZIP_MAGIC:
+    if content.startswith(_OF_TORCH):
         raise LoadError(
-            f"{label}: is a zip archive, as torch.save and TorchScript write, not an ONNX model; build the module in "
-            "Python and load(module, example_input), or export it with torch.onnx.export."
+            f"{label}: is a zip archive or pickle, as torch.save and TorchScript write, not an ONNX model; build the "
+            "module in Python and load(module, example_input), or export it with torch.onnx.export."
         )
     model = _schema().ModelProto()
     try:
