@@ -240,6 +240,20 @@ def test_what_is_no_source() -> None:
     refused(None, "ONNX file")
 
 
+def test_names_stay_on_one_line() -> None:
+    node = helper.make_node("Det", ["x"], ["y"], name="a\nb\x1b[31m")
+    refused(model_of([node], {"x": [2, 2]}, ["y"]), "node a\\nb\\x1b[31m")
+
+
+def test_branches_without_a_condition() -> None:
+    refused(model_of([helper.make_node("If", [""], ["y"])], {"x": [2]}, ["y"]), "one condition and two branches")
+    refused(model_of([helper.make_node("If", [], ["y"])], {"x": [2]}, ["y"]), "one condition and two branches")
+
+
+def test_more_parts_than_outputs() -> None:
+    refused(single("Split", [[4]], axis=0, num_outputs=1 << 40, opset=18, outputs=2), "has 2 outputs")
+
+
 def test_operators_in_a_circle() -> None:
     nodes = [
         helper.make_node("Add", ["x", "b"], ["a"], name="first"),

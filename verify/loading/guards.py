@@ -1,17 +1,22 @@
-"""What is seen to before an operator is lowered: entries that are minus infinity, and whole numbers that may overflow."""
+"""What is seen to before an operator is lowered: entries that are minus infinity, and whole numbers that overflow."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .builder import LoweringError, Masked, Variable
+from .builder import LoweringError, Masked, Variable, is_known
 from .folding import fold
-from .lowering import Call, Lowering
+
+if TYPE_CHECKING:
+    from .lowering import Call, Lowering
 
 MOVING = frozenset({"Cast", "CastLike", "Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Expand", "Slice"})
 """Operators through which entries that are minus infinity go as they are."""
+
+_CONVERTING = frozenset({"Cast", "CastLike"})
 
 _OVERFLOWING = frozenset(
     {
@@ -28,10 +33,11 @@ def moved_mask(call: Call, row: Lowering, x: Masked) -> Masked:
     """An operator that moves the entries of a tensor some of which are minus infinity: these move with the others."""
     plain = Variable(x.index, x.shape, x.dtype, x.integral)
     made = row.lower(replace(call, inputs=(plain, *call.inputs[1:])))
-    if not isinstance(made, Variable) or made.dtype.kind != "f":
+    further = [] if call.op_type in _CONVERTING else [value for value in call.inputs[1:] if value is not None]
+    if not isinstance(made, Variable) or made.dtype.kind != "f" or not all(is_known(value) for value in further):
         raise LoweringError("it makes something else than numbers of entries that are minus infinity")
     hidden = x.hidden
-    if call.op_type not in ("Cast", "CastLike"):
+    if call.op_type not in _CONVERTING:
         (moved,) = fold(replace(call, inputs=(hidden, *call.inputs[1:])), row)
         hidden = np.asarray(moved, dtype=bool)
     return Masked(made.index, made.shape, made.dtype, made.integral, hidden=hidden)

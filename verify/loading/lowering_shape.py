@@ -131,6 +131,8 @@ def _split(call: Call) -> Outputs:
         sizes = call.ints("split") or ()
     else:
         parts = call.integer("num_outputs", call.outputs)
+        if parts != call.outputs:
+            raise LoweringError(f"its num_outputs is {parts}, but it has {call.outputs} outputs")
         chunk = -(-extent // parts) if parts > 0 else 0
         sizes = tuple(max(min(chunk, extent - k * chunk), 0) for k in range(parts))
     if sum(sizes) != extent or min(sizes, default=-1) < 0:

@@ -263,10 +263,10 @@ class _Importer:
 
     def _lower_branches(self, node: Any) -> None:
         """An If: the branch that a constant condition takes, or a choice between the values of both."""
-        condition = self.values[node.input[0]]
+        condition = self.values.get(node.input[0]) if len(node.input) == 1 else None
         branches = {item.name: item.g for item in node.attribute if item.type == _GRAPH}
         try:
-            if set(branches) != {"then_branch", "else_branch"} or math.prod(condition.shape) != 1:
+            if condition is None or set(branches) != {"then_branch", "else_branch"} or math.prod(condition.shape) != 1:
                 raise LoweringError("it does not have one condition and two branches")
             if isinstance(condition, Variable):
                 self._choose(node, condition, branches)
