@@ -97,3 +97,13 @@ def test_whole_numbers_to_a_power_that_leaves_them() -> None:
     model = single("Pow", [[2]], [np.asarray([0.5], F)], element_type=onnx.TensorProto.INT64)
     with pytest.raises(LoadError, match="rounds the result"):
         load(model)
+
+
+@pytest.mark.parametrize("op_type", ["Add", "Sub", "Mul", "Equal", "Less", "Max"])
+def test_whole_numbers_that_float32_does_not_hold(op_type: str) -> None:
+    """2^24 + 1 would become 2^24."""
+    for number in (-(2**24) - 1, 2**24 + 1, 2**62 + 1):
+        model = single(op_type, [[2]], [np.asarray([3, number])], element_type=onnx.TensorProto.INT64)
+        with pytest.raises(LoadError, match="float32 holds exactly"):
+            load(model)
+    load(single(op_type, [[2]], [np.asarray([2**24, 2**40])], element_type=onnx.TensorProto.INT64), check=False)

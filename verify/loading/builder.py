@@ -162,7 +162,7 @@ class GraphBuilder:
     def constant(self, value: Array) -> Variable:
         """An array as a node, for operators that take it as an operand."""
         if isinstance(value, np.ndarray):
-            made = self.add("Constant", (), value.shape, {"value": value.astype(self.dtype)})
+            made = self.add("Constant", (), value.shape, {"value": self.real(value)})
             return Variable(made.index, made.shape, value.dtype, value.dtype.kind != "f")
         made = self.add("Constant", (), value.shape, {"value": value})
         return Variable(made.index, made.shape, self.dtype)
@@ -267,8 +267,15 @@ class GraphBuilder:
         return self.add("Scale", (x,), shape, params, integral=whole) if params else x
 
     def real(self, array: Array) -> Array:
-        """An array of whole numbers in the graph's float type."""
-        return array.astype(self.dtype) if isinstance(array, np.ndarray) and array.dtype.kind != "f" else array
+        """An array of whole numbers in the graph's float type; raises `LoweringError` where that does not hold them."""
+        if not isinstance(array, np.ndarray) or array.dtype.kind == "f":
+            return array
+        made = array.astype(self.dtype)
+        if array.dtype.kind in "iu" and (np.abs(made) >= 1.0 / np.finfo(self.dtype).eps).any():
+            wide = array.astype(object)
+            if any(int(a) != int(b) for a, b in zip(made.reshape(-1), wide.reshape(-1), strict=True)):
+                raise LoweringError(f"its constant whole numbers are larger than {self.dtype.name} holds exactly")
+        return made
 
     def affine(self, x: Variable, scale: float = 1.0, shift: float = 0.0) -> Variable:
         """``x * scale + shift`` with two numbers."""
