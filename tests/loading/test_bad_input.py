@@ -240,6 +240,11 @@ def test_what_is_no_source() -> None:
     refused(None, "ONNX file")
 
 
+@pytest.mark.parametrize("op_type", ["ArgMax", "ArgMin"])
+def test_positions_in_what_has_no_axis(op_type: str) -> None:
+    refused(single(op_type, [[]]), "no axis")
+
+
 def test_names_stay_on_one_line() -> None:
     node = helper.make_node("Det", ["x"], ["y"], name="a\nb\x1b[31m")
     refused(model_of([node], {"x": [2, 2]}, ["y"]), "node a\\nb\\x1b[31m")

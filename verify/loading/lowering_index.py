@@ -230,6 +230,8 @@ def _reverse_sequence(call: Call) -> Value:
 
 def _arg_extreme(call: Call, sign: float) -> Value:
     x = call.x()
+    if not x.shape:
+        raise LoweringError("its input has no axis")
     axis = call.axis("axis", 0, len(x.shape))
     keepdims = bool(call.integer("keepdims", 1))
     shape = tuple(1 if k == axis else extent for k, extent in enumerate(x.shape) if keepdims or k != axis)
