@@ -14,7 +14,13 @@ __all__ = ["BoundsmithError", "LoadError", "UndefinedOnRegion", "UnsupportedErro
 
 
 class LoadError(BoundsmithError):
-    """A network file cannot be read, is unsupported, or disagrees with the reference runtime."""
+    """A network file cannot be read, is unsupported, or disagrees with the reference runtime.
+
+    Names in a file may hold anything, also line breaks and what terminals obey: those are written out.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
 
 
 class UnsupportedError(BoundsmithError):

@@ -66,7 +66,7 @@ def in_declared_order(property: Property, name: str, network: Network) -> Networ
     )
     return replace(
         network,
-        graph=graph,
+        built=graph,
         inputs=tuple(network.inputs[k] for k in inputs),
         outputs=tuple(network.outputs[k] for k in outputs),
         runtime=_Reordered(network.runtime, tuple(inputs), tuple(outputs)),
@@ -110,3 +110,8 @@ class _Reordered:
         own = dict(zip(self.inputs, points, strict=True))
         results = self.runtime.run(*(own[k] for k in range(len(points))))
         return tuple(results[k] for k in self.outputs)
+
+    def exactly(self) -> _Reordered | None:
+        """The same without optimisations that may approximate."""
+        runtime = self.runtime.exactly()
+        return None if runtime is None else replace(self, runtime=runtime)

@@ -96,9 +96,11 @@ def _load_networks(property: Property, files: Mapping[str, Path]) -> dict[str, N
     assigned = assign(property, files)
     by_file = {file: load(file, check=False) for file in dict.fromkeys(assigned.values())}
     networks = {name: in_declared_order(property, name, by_file[file]) for name, file in assigned.items()}
-    for name, network in {id(network): (name, network) for name, network in networks.items()}.values():
-        check_network(network, *_region_of(property, name, network))
-    return networks
+    checked: dict[int, Network] = {}
+    for name, network in networks.items():
+        if id(network) not in checked:
+            checked[id(network)] = check_network(network, *_region_of(property, name, network))
+    return {name: checked[id(network)] for name, network in networks.items()}
 
 
 def _region_of(property: Property, name: str, network: Network) -> tuple[Any, ...]:

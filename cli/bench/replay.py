@@ -79,24 +79,24 @@ def _inputs(asked: Property, tensors: list[np.ndarray]) -> list[np.ndarray]:
 
 def _outputs(asked: Property, networks: Mapping[str, Path], tensors: list[np.ndarray]) -> np.ndarray:
     """All networks' outputs on the given input tensors, in order of declaration, float64 ``[m]``."""
-    import onnxruntime
+    from ...verify.loading.runtime import make_session, reference_outputs
 
-    onnxruntime.set_default_logger_severity(3)
     pending = list(tensors)
     outputs: list[np.ndarray] = []
     for declaration in asked.networks:
         file = networks.get(declaration.name) or networks.get("") or networks.get(declaration.equal_to or "")
         if file is None:
             raise ValueError(f"no file is known for network {declaration.name}")
-        session = onnxruntime.InferenceSession(_source(file), providers=["CPUExecutionProvider"])
+        usual, exact = (make_session(_source(file), exact=exact) for exact in (False, True))
         feeds = {}
-        for entry in session.get_inputs():
+        for entry in usual.get_inputs():
             if not pending:
                 raise ValueError(f"{file} has more inputs than the assignment")
             shape = [size if isinstance(size, int) and size > 0 else 1 for size in entry.shape]
             dtype = np.float64 if "double" in entry.type else np.float32
             feeds[entry.name] = pending.pop(0).astype(dtype).reshape(shape)
-        outputs.extend(np.asarray(value, dtype=np.float64).ravel() for value in session.run(None, feeds))
+        results = reference_outputs(usual, exact, feeds)
+        outputs.extend(np.asarray(value, dtype=np.float64).ravel() for value in results)
     return np.concatenate(outputs)
 
 

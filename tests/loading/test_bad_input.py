@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import os
+import pickle
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -181,6 +184,88 @@ def test_damaged_models() -> None:
         (sparse, "sparse"),
     ]:
         refused(changed(change), word)
+
+
+def with_weights_in(location: str) -> bytes:
+    def change(model: Any) -> None:
+        tensor = model.graph.initializer[0]
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value=location)
+
+    return changed(change)
+
+
+def test_weights_in_files_that_are_none(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("other")
+    (tmp_path / "other").symlink_to("loop")
+    (tmp_path / "out").symlink_to("/etc/hostname")
+    os.mkfifo(tmp_path / "pipe")
+    for location in ("loop", "w\0.bin", "out", "pipe", ".", "../w.bin", "/etc/hostname", "", "a" * 5000):
+        (tmp_path / "net.onnx").write_bytes(with_weights_in(location))
+        refused(tmp_path / "net.onnx", "tensor c0", "or not a file there")
+    (tmp_path / "net.onnx").write_bytes(with_weights_in("gone.bin"))
+    refused(tmp_path / "net.onnx", "gone.bin", "no such")
+
+
+def test_more_axes_than_arrays_have(tmp_path: Path) -> None:
+    def weight(model: Any) -> None:
+        model.graph.initializer[0].dims[:] = [1] * 70 + [3, 2]
+
+    def entry(model: Any) -> None:
+        for _ in range(70):
+            model.graph.input[0].type.tensor_type.shape.dim.add().dim_value = 1
+
+    refused(changed(weight), "72 axes")
+    refused(changed(entry), "72 axes")
+    axes = np.arange(1, 71)
+    refused(single("Unsqueeze", [[2]], [axes]), "71 axes")
+    refused(single("Reshape", [[2]], [np.asarray([1] * 70 + [2])]), "71 axes")
+    refused(single("Expand", [[2]], [np.asarray([1] * 70 + [2])]), "71 axes")
+    shape = helper.make_node("ConstantOfShape", ["s"], ["c"])
+    add = helper.make_node("Add", ["x", "c"], ["y"])
+    refused(model_of([shape, add], {"x": [2]}, ["y"], {"s": np.ones(70, np.int64)}), "70 axes")
+
+
+def test_files_of_torch(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "net.pt", "w") as archive:
+        archive.writestr("data.pkl", b"")
+    refused(tmp_path / "net.pt", "net.pt", "torch.onnx.export")
+    refused(pickle.dumps({"weight": 1}, protocol=2), "torch.onnx.export")
+
+
+def test_what_is_no_source() -> None:
+    refused(5, "a int")
+    refused({"w": np.ones(3)}, "load_state_dict")
+    refused(None, "ONNX file")
+
+
+@pytest.mark.parametrize("op_type", ["ArgMax", "ArgMin"])
+def test_positions_in_what_has_no_axis(op_type: str) -> None:
+    refused(single(op_type, [[]]), "no axis")
+
+
+def test_names_stay_on_one_line() -> None:
+    node = helper.make_node("Det", ["x"], ["y"], name="a\nb\x1b[31m")
+    refused(model_of([node], {"x": [2, 2]}, ["y"]), "node a\\nb\\x1b[31m")
+
+
+def test_branches_without_a_condition() -> None:
+    refused(model_of([helper.make_node("If", [""], ["y"])], {"x": [2]}, ["y"]), "one condition and two branches")
+    refused(model_of([helper.make_node("If", [], ["y"])], {"x": [2]}, ["y"]), "one condition and two branches")
+
+
+def test_more_parts_than_outputs() -> None:
+    refused(single("Split", [[4]], axis=0, num_outputs=1 << 40, opset=18, outputs=2), "has 2 outputs")
+
+
+def test_operators_in_a_circle() -> None:
+    nodes = [
+        helper.make_node("Add", ["x", "b"], ["a"], name="first"),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Relu", ["b"], ["y"]),
+    ]
+    refused(model_of(nodes, {"x": [2]}, ["y"]), "Add (first)", "its own result")
 
 
 def test_box_of_the_wrong_size() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 from boundsmith.verify.errors import LoadError
 from boundsmith.verify.loading import load, onnx_import, supported_onnx_operators
 from boundsmith.verify.loading.crosscheck import crosscheck, sample_points
+from boundsmith.verify.loading.evaluate import evaluate
 from boundsmith.verify.loading.lowering_table import LOWERINGS
-from boundsmith.verify.loading.runtime import ReplayError
+from boundsmith.verify.loading.network import check_network
+from boundsmith.verify.loading.runtime import ReplayError, make_session, reference_outputs
 from onnx import TensorProto, helper
 
 from .models import model_of, single
@@ -100,3 +103,31 @@ def test_the_table_of_supported_operators() -> None:
     assert rows["Conv"].domain == "ai.onnx"
     assert all(7 <= row.opsets[0] <= row.opsets[1] for row in rows.values())
     assert len(rows) > 100
+
+
+def dequantised() -> bytes:
+    """A product with weights of eight bits, whose activations onnxruntime's default optimisations round as well."""
+    generator = np.random.default_rng(4)
+    nodes = [
+        helper.make_node("DequantizeLinear", ["q", "scale"], ["w"]),
+        helper.make_node("MatMul", ["x", "w"], ["y"]),
+    ]
+    constants = {"q": generator.integers(-128, 128, (16, 8)).astype(np.int8), "scale": np.asarray(0.02, F)}
+    return model_of(nodes, {"x": [1, 16]}, ["y"], constants)
+
+
+def test_approximating_optimisations_are_left_out() -> None:
+    network = load(dequantised())
+    x = np.random.default_rng(6).normal(size=(1, 16)).astype(F)
+    (replayed,) = network.runtime.run(x)
+    (ours,) = evaluate(network.graph, [x[None]])
+    np.testing.assert_allclose(replayed, ours[0], atol=1e-4)
+    usual, exact = (make_session(dequantised(), exact=exact) for exact in (False, True))
+    np.testing.assert_allclose(reference_outputs(usual, exact, {"x": x})[0], ours[0], atol=1e-4)
+
+
+def test_without_approximations_the_gate_is_as_strict() -> None:
+    network = load(dequantised())
+    wrong = network.graph.map_params(lambda array: array * F(1.001))
+    with pytest.raises(LoadError, match="differs"):
+        check_network(replace(network, built=wrong))

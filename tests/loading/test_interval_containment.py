@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from boundsmith.verify.loading import load
-from boundsmith.verify.loading.crosscheck import tolerance
+from boundsmith.verify.loading.runtime import tolerance
 from boundsmith.verify.ops import rule
 from onnx import NodeProto, TensorProto, helper
 
@@ -58,7 +58,7 @@ MODELS = {
     "gather at argmax": [*ROW, node("ArgMax", "h", "i", axis=1, keepdims=0), node("Gather", "table i", "y")],
     "one-hot argmax": [*ROW, node("ArgMax", "h", "i", axis=1), node("OneHot", "i depth values", "y")],
     "one-hot": [*POSITIONS, node("OneHot", "p depth values", "y")],
-    "one-hot of real numbers": [node("OneHot", "x real_depth values", "y")],
+    "one-hot of whole numbers as floats": [node("Floor", "x", "f"), node("OneHot", "f real_depth values", "y")],
     "cast": [to_int("x", "i"), to_float("i")],
     "cast to truth": [node("Floor", "x", "f"), node("Cast", "f", "i", to=TensorProto.BOOL), to_float("i")],
     "whole division": [to_int("x", "i"), node("Div", "i three", "q"), to_float("q")],

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import pytest
 import torch
+from boundsmith.verify import bounds
 from boundsmith.verify.errors import LoadError
 from boundsmith.verify.loading import load
 from boundsmith.verify.loading.evaluate import evaluate
 from torch import nn
 from torch.nn import functional as tf
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
 
@@ -193,3 +199,117 @@ def test_bad_arguments() -> None:
         load(nn.Linear(2, 2))
     with pytest.raises(LoadError, match="torch module"):
         load(3, torch.rand(1))
+
+
+class Normalised(nn.Module):
+    """What is normalised by buffers, and what follows from a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(3, 4)
+        self.norm = nn.BatchNorm1d(4)
+        self.register_buffer("centre", torch.zeros(4))
+        self.gain = nn.Parameter(torch.ones(4))
+        self.last = nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.relu(self.norm(self.first(x - 0.5)) * torch.exp(self.gain) - self.centre))
+
+
+def test_live_networks_follow_training() -> None:
+    """Parameters, buffers, and everything that is worked out from them, are those of the moment."""
+    torch.manual_seed(1)
+    module = Normalised()
+    with pytest.warns(UserWarning, match="BatchNorm1d acts otherwise"):
+        network = load(module, torch.rand(1, 3), live=True)
+    optimiser = torch.optim.SGD(module.parameters(), 0.1)
+    for step in range(3):
+        optimiser.zero_grad()
+        lower, upper = bounds(network, torch.rand(2, 1, 3), 0.05, method="ibp")
+        (module(torch.rand(8, 3) * 3).square().sum() + (upper - lower).sum()).backward()
+        assert all(parameter.grad is not None for parameter in module.parameters())
+        optimiser.step()
+        module.centre.fill_(0.3 * step)
+        x = torch.rand(1, 3)
+        module.eval()
+        (now,) = evaluate(network.graph, [x[None]])
+        np.testing.assert_allclose(now.detach()[0], module(x).detach(), atol=1e-5)
+        lower, upper = bounds(network, x, 1e-5, method="crown")
+        assert (lower <= module(x) + 1e-6).all()
+        assert (module(x) <= upper + 1e-6).all()
+        np.testing.assert_allclose(network.runtime.run(x.numpy())[0], module(x).detach(), atol=1e-6)
+        module.train()
+
+
+def test_networks_that_are_not_live_stay_what_they_were() -> None:
+    module = nn.Linear(3, 2)
+    network = load(module, torch.rand(1, 3))
+    before = evaluate(network.graph, [np.ones((1, 1, 3), np.float32)])[0].copy()
+    with torch.no_grad():
+        module.weight.add_(1.0)
+    np.testing.assert_array_equal(evaluate(network.graph, [np.ones((1, 1, 3), np.float32)])[0], before)
+
+
+class Returning(nn.Module):
+    """A layer, and whatever a function makes of its result."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+        self.norm = nn.BatchNorm1d(2)
+        self.function = function
+
+    def forward(self, *given: Any) -> Any:
+        return self.function(self, *given)
+
+
+ONE = torch.rand(1, 3)
+
+STRUCTURED: dict[str, tuple[Callable[..., Any], Any, int]] = {
+    "dictionary": (lambda m, x: {"b": m.layer(x), "a": x}, ONE, 2),
+    "nested": (lambda m, x: (m.layer(x), [x, {"c": x + 1}]), ONE, 3),
+    "none": (lambda m, x: (m.layer(x), None), ONE, 1),
+    "a parameter": (lambda m, x: (m.layer(x), m.layer.weight), ONE, 2),
+    "no entries": (lambda m, x: (m.layer(x)[:, :0], x), ONE, 2),
+    "dictionary of inputs": (lambda m, d: m.layer(d["x"]), {"x": ONE}, 1),
+    "list of inputs": (lambda m, d, e: m.layer(d[0]) + d[1].sum() + e, ([ONE, ONE], ONE[:, :1]), 1),
+    "number as input": (lambda m, x, k: m.layer(x) * k, (ONE, 3), 1),
+    "none as input": (lambda m, x, k: m.layer(x), (ONE, None), 1),
+    "an array": (lambda m, x: m.layer(x), ONE.numpy(), 1),
+    "one tensor twice": (lambda m, x, y: m.layer(x), (ONE, ONE), 1),
+}
+
+
+@pytest.mark.parametrize("name", STRUCTURED)
+def test_arguments_and_results_with_structure(name: str) -> None:
+    function, example, outputs = STRUCTURED[name]
+    network = load(Returning(function), example)
+    assert len(network.outputs) == outputs
+
+
+EIGHT = torch.zeros(1, 2).to(torch.bfloat16)
+
+REFUSED: dict[str, tuple[Any, Any, str]] = {
+    "no entries": (Returning(lambda m, x: m.layer(x)[:, :0]), ONE, "no entries"),
+    "nothing": (Returning(lambda m, x: None), ONE, "returns no tensor"),
+    "a number": (Returning(lambda m, x: (x, 3)), ONE, "type int"),
+    "writing a buffer": (Returning(lambda m, x: (m.norm.running_mean.add_(1), x)[1]), ONE, "norm.running_mean"),
+    "writing an input": (Returning(lambda m, x: x.add_(1)), ONE, "changes"),
+    "bfloat16": (nn.Linear(3, 2).bfloat16(), ONE.bfloat16(), "bfloat16"),
+    "bfloat16 inside": (Returning(lambda m, x: m.layer(x).bfloat16().float()), ONE, "bfloat16"),
+    "bfloat16 constants": (Returning(lambda m, x: m.layer(x) + EIGHT.float()), ONE, "bfloat16"),
+    "half inside": (Returning(lambda m, x: m.layer(x).half().float()), ONE, "float16"),
+    "random": (Returning(lambda m, x: x + torch.rand(3)), ONE, "random"),
+    "wrong code": (Returning(lambda m, x: [x][1]), ONE, "IndexError"),
+    "script": (torch.jit.script(nn.Linear(3, 2)), ONE, "TorchScript"),
+    "weights alone": (nn.Linear(3, 2).state_dict(), None, "load_state_dict"),
+    "a class": (nn.Linear, ONE, "an instance"),
+    "no tensors": (nn.Linear(3, 2), [1.0, 2.0], "no tensor"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_a_network(name: str) -> None:
+    source, example, word = REFUSED[name]
+    with pytest.raises(LoadError, match=word):
+        load(source, example)

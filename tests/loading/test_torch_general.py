@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from boundsmith.verify import bounds
 from boundsmith.verify.errors import LoadError
-from boundsmith.verify.loading import load
+from boundsmith.verify.loading import load, torch_export
 from boundsmith.verify.loading.evaluate import evaluate
 from torch import nn
 from torch.nn import functional as tf
@@ -178,3 +179,12 @@ class Refused(nn.Module):
 def test_what_is_not_covered_is_said(function: Callable[[Any], Any], words: str) -> None:
     with pytest.raises(LoadError, match=words):
         load(Refused(function), torch.rand(SHAPE))
+
+
+def test_arguments_that_nothing_looks_at_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handler that passes over an argument is found out, whatever the argument does."""
+    handlers = MappingProxyType({**torch_export.HANDLERS, "elu": lambda call: call.onnx("Elu", call.x)})
+    monkeypatch.setattr(torch_export, "HANDLERS", handlers)
+    load(nn.ELU(), torch.rand(3))
+    with pytest.raises(LoadError, match="its argument alpha is not covered"):
+        load(nn.ELU(0.5), torch.rand(3), check=False)

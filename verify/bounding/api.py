@@ -106,7 +106,12 @@ def bounds_of(
             best = improved(state, _both_sides(count, lower), first, deadline=deadline, memory=memory)
             low, high = best[:, :count], -best[:, count:]
         return OutputBounds(low, high, _unstable(plan, state.intervals))
-    low, high = (end.reshape(end.shape[0], -1) for end in every[plan.output])
+    xp = array_namespace(lower)
+    # An output that depends on no input has the same bounds in all boxes.
+    low, high = (
+        xp.broadcast_to(xp.reshape(end, (end.shape[0], -1)), (len(lower), plan.graph.nodes[plan.output].size))
+        for end in every[plan.output]
+    )
     return OutputBounds(low, high, _unstable(plan, every))
 
 

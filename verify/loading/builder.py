@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 LARGEST_TENSOR = 1 << 26
 """Scalars in the largest tensor that is built while importing; stored weights may be larger."""
 
+MOST_AXES = 24
+"""Axes of a tensor: numpy's limit is 32 in its older versions, and lowerings add a few."""
+
 LARGEST_TOTAL = 1 << 28
 """Scalars in all tensors together that importing may build."""
 
@@ -96,10 +99,16 @@ class GraphBuilder:
         were computed from constants, and not exactly."""
         self._built = 0
 
+    def check_axes(self, count: int) -> None:
+        """Raise `LoadError` for a tensor of more axes than arrays may have."""
+        if count > MOST_AXES:
+            raise LoadError(f"tensor {self.label} has {count} axes; at most {MOST_AXES} are supported, so reshape it.")
+
     def claim(self, shape: Iterable[int]) -> tuple[int, ...]:
         """`shape` as a tuple of ints, after counting it against the size limits."""
         extents = tuple(int(extent) for extent in shape)
         size = math.prod(extents)
+        self.check_axes(len(extents))
         if any(extent < 0 for extent in extents):
             raise LoweringError(f"its shape {list(extents)} has a negative dimension")
         if size > LARGEST_TENSOR or self._built + size > LARGEST_TOTAL:
@@ -384,7 +393,7 @@ class GraphBuilder:
         return Graph(tuple(self.nodes), tuple(x.index for x in inputs), tuple(x.index for x in outputs))
 
 
-@np.errstate(over="ignore")
+@np.errstate(over="ignore", invalid="ignore")
 def is_finite(array: np.ndarray) -> bool:
     """Whether all values are finite; no temporary of the array's size unless one may not be."""
     return bool(np.isfinite(array.sum())) or bool(np.isfinite(array).all())

@@ -15,7 +15,7 @@ from ..errors import LoadError
 from .evaluate import evaluate
 from .onnx_import import Imported, TensorInfo, import_model
 from .onnx_reader import parse_model, runnable
-from .runtime import ReplayError, Runtime
+from .runtime import ReplayError, Runtime, tolerance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,6 +35,9 @@ class Reference(Protocol):
     """What replays a network: takes one array a network input, answers one array a network output."""
 
     def run(self, *points: np.ndarray) -> tuple[np.ndarray, ...]: ...
+
+    def exactly(self) -> Reference | None:
+        """The same network run without optimisations that may approximate; None where there is no such choice."""
 
 
 def sample_points(
@@ -80,7 +83,14 @@ def sample_points(
             ]
         )
     pieces = np.split(rows, np.cumsum(sizes)[:-1], axis=1)
-    return tuple(piece.astype(info.dtype).reshape(-1, *info.shape) for piece, info in zip(pieces, inputs, strict=True))
+    return tuple(
+        _typed(piece, info.dtype).reshape(len(rows), *info.shape) for piece, info in zip(pieces, inputs, strict=True)
+    )
+
+
+def _typed(rows: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Points in an input's element type; types without sign take the magnitude."""
+    return np.asarray(abs(rows) if dtype.kind == "u" else rows).astype(dtype)
 
 
 def crosscheck(
@@ -121,14 +131,7 @@ def _as_input(graph: Graph, position: int, array: np.ndarray) -> np.ndarray:
     """A point in the graph's float type and shape."""
     node = graph.nodes[graph.inputs[position]]
     dtype = np.float64 if array.dtype == np.float64 else np.float32
-    return array.astype(dtype, copy=False).reshape(-1, *node.shape)
-
-
-def tolerance(reference: np.ndarray) -> float:
-    """How far two evaluations may differ: relative to the largest magnitude of the tensor."""
-    finite = np.abs(reference[np.isfinite(reference)].astype(np.float64))
-    unit = 1e-8 if reference.dtype == np.float64 else 2e-4
-    return unit * max(1e-3, float(finite.max(initial=0.0)))
+    return array.astype(dtype, copy=False).reshape(len(array), *node.shape)
 
 
 def _agree(ours: Sequence[np.ndarray], reference: Sequence[np.ndarray]) -> bool:
@@ -188,7 +191,7 @@ def first_difference(content: bytes, label: str, point: Points, operators: Seque
             exposed.graph.output.add().name = name
     order = [info.name for info in exposed.graph.output]
     try:
-        runtime = Runtime(runnable(exposed, exposed.SerializeToString()), imported.inputs, label)
+        runtime = Runtime(runnable(exposed, exposed.SerializeToString()), imported.inputs, label, exact=True)
         reference = dict(zip(order, runtime.run(*(array[0] for array in point)), strict=True))
     except ReplayError:
         return "at some outputs (onnxruntime does not run with all intermediate results exposed)"

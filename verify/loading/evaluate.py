@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..arrays import array_namespace
 from ..ops import rule
 from ..ops.arrays import as_like
 
@@ -19,6 +20,7 @@ def evaluate(graph: Graph, inputs: Sequence[Array], wanted: Sequence[int] | None
     """The values ``[B, *shape]`` of the nodes `wanted` (default: the outputs) at the points `inputs`.
 
     `inputs` are one array ``[B, *shape]`` a graph input. Values that nothing reads any more are dropped on the way.
+    Of a node that depends on no input, one value ``[1, *shape]`` stands for all unless it is an output.
     """
     targets = graph.outputs if wanted is None else tuple(wanted)
     last_use = {index: index for index in range(len(graph.nodes))}
@@ -38,6 +40,9 @@ def evaluate(graph: Graph, inputs: Sequence[Array], wanted: Sequence[int] | None
             for source in dict.fromkeys((*node.inputs, index)):
                 if last_use[source] == index and source not in keep:
                     del values[source]
+    for index in set(graph.outputs) & keep if inputs else ():
+        value = values[index]
+        values[index] = array_namespace(value).broadcast_to(value, (inputs[0].shape[0], *value.shape[1:]))
     return tuple(values[index] for index in targets)
 
 

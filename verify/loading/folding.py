@@ -15,8 +15,12 @@ import numpy as np
 from ..graph import Graph
 from .builder import GraphBuilder, LoweringError, Value, Variable
 from .evaluate import evaluate
-from .lowering import Call, Lowering, normal_axis
+from .lowering import DOUBLE, FLOAT, Call, Lowering, normal_axis
+from .lowering_arithmetic import converted
 from .lowering_shape import axes_of, resolved_shape
+
+_EXACT_BELOW = 1 << 53
+"""Whole numbers below it are exact in float64."""
 
 Fold = Callable[[Call, tuple[np.ndarray, ...]], np.ndarray]
 
@@ -48,12 +52,39 @@ def _evaluated(call: Call, lowering: Lowering) -> tuple[Value, ...]:
     outputs = _as_tuple(lowering.lower(replace(call, builder=scratch, inputs=(source, *call.inputs[1:]))))
     variables = [value for value in outputs if isinstance(value, Variable)]
     graph = Graph(tuple(scratch.nodes), (source.index,), tuple(value.index for value in variables))
+    if _is_inexact(first):
+        return tuple(_moved(first, array[0]) for array in evaluate(graph, [_places(first, graph)]))
     values = iter(evaluate(graph, [first.astype(scratch.dtype)[None]]))
     return tuple(_retyped(next(values)[0], value.dtype) if isinstance(value, Variable) else value for value in outputs)
 
 
+def _is_inexact(array: np.ndarray) -> bool:
+    """Whether whole numbers are too large for float64 to hold each of them."""
+    return array.dtype.kind in "iu" and bool(((array >= _EXACT_BELOW) | (array <= -_EXACT_BELOW)).any())
+
+
+def _places(array: np.ndarray, graph: Graph) -> np.ndarray:
+    """The flat index of every entry in place of its value, for a graph that only moves entries."""
+    moving = all(
+        node.op in ("Input", "Reshape", "Transpose")
+        or (node.op == "Take" and node.params["indices"].min(initial=0) >= 0)
+        for node in graph.nodes
+    )
+    if not moving:
+        raise LoweringError(f"it calculates with whole numbers beyond {_EXACT_BELOW}")
+    return np.arange(array.size, dtype=np.float64).reshape(1, *array.shape)
+
+
+def _moved(array: np.ndarray, places: np.ndarray) -> np.ndarray:
+    return array.reshape(-1)[places.astype(np.int64)]
+
+
 def _retyped(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    return (np.rint(array) if dtype.kind in "iu" else array).astype(dtype)
+    if dtype.kind not in "iu":
+        return array.astype(dtype)
+    if not bool((abs(array) < _EXACT_BELOW).all()):
+        raise LoweringError(f"it calculates whole numbers beyond {_EXACT_BELOW}")
+    return np.rint(array).astype(dtype)
 
 
 def _divide(call: Call, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
@@ -62,8 +93,8 @@ def _divide(call: Call, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
         return a / b
     if not b.all():
         raise LoweringError("it divides by zero")
-    quotient = np.abs(a) // np.abs(b)
-    return (np.sign(a) * np.sign(b) * quotient).astype(a.dtype)
+    rounded_down = a // b
+    return rounded_down + ((rounded_down * b != a) & ((a < 0) != (b < 0)))
 
 
 def _modulo(call: Call, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
@@ -73,11 +104,13 @@ def _modulo(call: Call, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
 
 
 def _cast(call: Call, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
-    return arrays[0].astype(np.dtype(call.attributes["to"]))
+    return converted(arrays[0], np.dtype(call.attributes["to"]))
 
 
 def _reshape(call: Call, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
-    return arrays[0].reshape(resolved_shape(arrays[0].shape, arrays[1].tolist(), not call.integer("allowzero", 0)))
+    return arrays[0].reshape(
+        resolved_shape(arrays[0].shape, arrays[1].reshape(-1).tolist(), not call.integer("allowzero", 0))
+    )
 
 
 def _squeeze(call: Call, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
@@ -85,7 +118,7 @@ def _squeeze(call: Call, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
 
 
 def _unsqueeze(call: Call, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
-    axes = tuple(arrays[1].tolist()) if len(arrays) > 1 else call.ints("axes") or ()
+    axes = tuple(arrays[1].reshape(-1).tolist()) if len(arrays) > 1 else call.ints("axes") or ()
     return np.expand_dims(arrays[0], axes)
 
 
@@ -118,7 +151,8 @@ def _slice(call: Call, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
 
 
 def _expand(call: Call, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
-    shape = call.builder.claim(np.broadcast_shapes(arrays[0].shape, tuple(arrays[1].tolist())))
+    call.builder.check_axes(arrays[1].size)
+    shape = call.builder.claim(np.broadcast_shapes(arrays[0].shape, tuple(arrays[1].reshape(-1).tolist())))
     return np.broadcast_to(arrays[0], shape)
 
 
@@ -140,12 +174,19 @@ def _reduce_product(call: Call, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
 def _dequantise(call: Call, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
     """``(x - zero) * scale``, both numbers or along an axis."""
     x, scale, *zero = arrays
+    call.choice("output_dtype", 0, FLOAT, DOUBLE)
+    types = {0: scale.dtype, FLOAT: np.dtype(np.float32), DOUBLE: np.dtype(np.float64)}
     if scale.ndim > 1 or call.integer("block_size", 0):
         raise LoweringError("its scale is given for blocks")
     axis = call.axis("axis", 1, x.ndim) if scale.ndim and scale.size > 1 else 0
     shape = (-1,) + (1,) * (x.ndim - 1 - axis) if scale.size > 1 else (1,) * x.ndim
     shift = zero[0].astype(np.float64).reshape(shape) if zero else 0.0
-    return ((x.astype(np.float64) - shift) * scale.reshape(shape)).astype(scale.dtype)
+    return ((x.astype(np.float64) - shift) * scale.reshape(shape)).astype(types[call.integer("output_dtype", 0)])
+
+
+def _infinite(call: Call, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
+    below = np.isneginf(arrays[0]) & bool(call.integer("detect_negative", 1))
+    return below | (np.isposinf(arrays[0]) & bool(call.integer("detect_positive", 1)))
 
 
 def _elementwise(function: Callable[..., np.ndarray]) -> Fold:
@@ -207,6 +248,8 @@ _FOLDS: Mapping[str, Fold] = MappingProxyType(
         "MatMul": _matmul,
         "ReduceProd": _reduce_product,
         "DequantizeLinear": _dequantise,
+        "IsNaN": _elementwise(np.isnan),
+        "IsInf": _infinite,
     }
 )
 

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from ..graph import Array
 
 
+FLOAT, DOUBLE = 1, 11
+"""The codes of element types in which an operator may be told to calculate."""
+
+
 @dataclass(frozen=True, eq=False)
 class Call:
     """One operator application of the source network.
@@ -72,6 +76,12 @@ class Call:
         """A numeric attribute; the defaults of the standard are float32 numbers."""
         return float(self.attributes.get(name, np.float32(default)))
 
+    def choice(self, name: str, default: float | str, *covered: float | str) -> None:
+        """Check an attribute that has to have its default value, or one of those `covered`."""
+        value = self.attributes.get(name, default)
+        if value != default and value not in covered:
+            raise LoweringError(f"its {name} is {value}, which is not covered")
+
     def integer(self, name: str, default: int) -> int:
         """A whole-number attribute."""
         return int(self.attributes.get(name, default))
@@ -115,4 +125,4 @@ class Lowering:
     note: str = ""
 
 
-__all__ = ["Call", "Lowering", "LoweringError", "Outputs", "normal_axis", "shape_of"]
+__all__ = ["DOUBLE", "FLOAT", "Call", "Lowering", "LoweringError", "Outputs", "normal_axis", "shape_of"]

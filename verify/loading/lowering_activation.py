@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .builder import Variable
-from .lowering import Call, Lowering, LoweringError, normal_axis
+from .lowering import DOUBLE, FLOAT, Call, Lowering, LoweringError, normal_axis
 from .lowering_arithmetic import clip, power
 from .lowering_linear import matmul
 from .precise import one_over
@@ -91,6 +91,7 @@ def _mish(call: Call) -> Value:
 
 
 def _gelu(call: Call) -> Value:
+    call.choice("approximate", "none", "tanh")
     return call.builder.unary("Gelu", call.x(), {"approximate": call.text("approximate", "none")})
 
 
@@ -126,6 +127,7 @@ def _instance_norm(call: Call) -> Value:
 
 
 def _layer_norm(call: Call) -> Value:
+    call.choice("stash_type", FLOAT, DOUBLE)
     x = call.x()
     first = normal_axis(call.integer("axis", -1), len(x.shape))
     unit = _normalise(call.builder, x, tuple(range(first, len(x.shape))), call.number("epsilon", 1e-5))
@@ -133,6 +135,7 @@ def _layer_norm(call: Call) -> Value:
 
 
 def _group_norm(call: Call) -> Value:
+    call.choice("stash_type", FLOAT, DOUBLE)
     x = call.x()
     builder = call.builder
     groups = call.integer("num_groups", 1)
@@ -150,6 +153,7 @@ def _group_norm(call: Call) -> Value:
 
 
 def _rms_norm(call: Call) -> Value:
+    call.choice("stash_type", FLOAT, DOUBLE)
     x = call.x()
     builder = call.builder
     axes = tuple(range(normal_axis(call.integer("axis", -1), len(x.shape)), len(x.shape)))

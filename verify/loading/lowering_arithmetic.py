@@ -136,10 +136,14 @@ def _power(call: Call) -> Value:
         values = np.asarray(exponent, dtype=np.float64).reshape(-1)
         if values.size == 0 or np.any(values != values[0]):
             raise LoweringError("its exponents differ from element to element")
+        if call.x(0).dtype.kind != "f" and not (values[0] >= 0 and float(values[0]).is_integer()):
+            raise LoweringError(f"it raises whole numbers to the power {values[0]}, and rounds the result")
         x = builder.broadcast(call.x(0), np.broadcast_shapes(call.x(0).shape, tuple(exponent.shape)))
         return power(builder, x, float(values[0]))
     if is_known(base):
         number = np.asarray(base, dtype=np.float64)
+        if np.asarray(base).dtype.kind != "f":
+            raise LoweringError("it raises constant whole numbers to a power, and rounds the result")
         if np.any(number <= 0):
             raise LoweringError("its base is a constant that is not positive")
         return builder.unary("Exp", builder.scale(exponent, scale=np.log(number)))
@@ -148,6 +152,8 @@ def _power(call: Call) -> Value:
 
 def power(builder: GraphBuilder, x: Variable, exponent: float) -> Variable:
     """``x ** exponent`` in its simplest form."""
+    if not np.isfinite(exponent):
+        raise LoweringError(f"its exponent is {exponent}")
     if exponent == 1.0:
         return x
     if exponent == 0.0:
@@ -217,6 +223,12 @@ def _boolean(builder: GraphBuilder, x: Variable) -> Variable:
 def _compare(call: Call, op: str, swap: bool) -> Value:
     a, b = (call.value(1), call.value(0)) if swap else (call.value(0), call.value(1))
     builder = call.builder
+    for limit, other, sign in ((b, a, -1.0), (a, b, 1.0)):
+        if isinstance(limit, np.ndarray) and limit.dtype.kind == "f" and limit.size and np.isinf(limit).all():
+            # Real numbers are finite, so that an infinite limit decides.
+            signs = np.broadcast_to(sign * np.sign(limit), np.broadcast_shapes(limit.shape, tuple(other.shape)))
+            builder.claim(signs.shape)
+            return np.zeros(signs.shape, dtype=bool) if op == "IsZero" else signs > 0
     return _boolean(builder, builder.unary(op, builder.difference(a, b), integral=True))
 
 
@@ -239,6 +251,18 @@ def _xor(call: Call) -> Value:
     return _boolean(builder, builder.unary("Abs", builder.difference(call.value(0), call.value(1)), integral=True))
 
 
+def converted(array: np.ndarray, target: np.dtype) -> np.ndarray:
+    """A constant in another element type; raises `LoweringError` where runtimes differ: for a real number that the
+    whole numbers of that type do not reach."""
+    if array.dtype.kind == "f" and target.kind in "iu":
+        limits = np.iinfo(target)
+        cut = np.trunc(array.astype(np.float64))
+        # (The upper limit itself may not be exact in float64; the first number beyond it is.)
+        if not bool(((cut >= limits.min) & (cut < 2.0 ** (limits.bits - (target.kind == "i")))).all()):
+            raise LoweringError(f"it casts a constant that {target.name} does not reach")
+    return array.astype(target)
+
+
 def cast(builder: GraphBuilder, x: Variable, target: np.dtype) -> Variable:
     """`x` under another element type with ONNX's conversion of values."""
     if target.name in _WRAPPING_TYPES and x.dtype.kind != "b" and target != x.dtype:
@@ -259,7 +283,7 @@ def _cast(call: Call) -> Value:
 def _cast_like(call: Call) -> Value:
     target = np.dtype(call.value(1).dtype)
     value = call.value(0)
-    return value.astype(target) if is_known(value) else cast(call.builder, call.x(), target)
+    return converted(np.asarray(value), target) if is_known(value) else cast(call.builder, call.x(), target)
 
 
 def _where(call: Call) -> Value:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .builder import GraphBuilder, LoweringError, Value, Variable
-from .lowering import Call, Lowering
+from .builder import GraphBuilder, LoweringError, Value, Variable, is_known
+from .lowering import DOUBLE, FLOAT, Call, Lowering
 from .lowering_arithmetic import hides
 from .lowering_linear import matmul
 from .lowering_softmax import CORE, softmax
@@ -24,13 +24,20 @@ def attend(
     value: Value,
     factor: float | Precise,
     mask: np.ndarray | None = None,
+    cap: float = 0.0,
+    offset: Variable | None = None,
 ) -> Value:
-    """``softmax(factor * query key^T + mask) value`` over the last two axes.
+    """``softmax(factor * query key^T + offset + mask) value`` over the last two axes; a `cap` above 0 limits the scores
+    softly before anything is added.
 
     A mask of truth values says which keys a query sees; one of numbers is added, minus infinity hiding a key.
     """
     order = [*range(len(key.shape) - 2), len(key.shape) - 1, len(key.shape) - 2]
     scores = builder.affine(matmul(builder, query, builder.transpose(key, order)), factor)
+    if cap:
+        scores = builder.affine(builder.unary("Tanh", builder.affine(scores, 1.0 / cap)), cap)
+    if offset is not None:
+        scores = builder.sum_of((scores, offset), (1, 1))
     if mask is not None:
         added = np.where(mask, 0.0, -np.inf) if mask.dtype.kind == "b" else mask
         scores = builder.masked(scores, added) if hides(added) else builder.scale(scores, shift=added)
@@ -55,8 +62,11 @@ def _heads(call: Call, position: int, setting: str) -> Variable:
 
 
 def _attention(call: Call) -> Value:
-    if call.outputs > 1 or call.has(4) or call.has(5) or call.number("softcap", 0.0):
-        raise LoweringError("a cache of keys and values, a soft cap and outputs besides the first are not covered")
+    if call.outputs > 1:
+        raise LoweringError("its outputs besides the first are not covered")
+    call.choice("softmax_precision", FLOAT, DOUBLE)
+    call.choice("left_window_size", -1)
+    call.choice("right_window_size", -1)
     builder = call.builder
     query, key, value = (_heads(call, position, f"{name}_num_heads") for position, name in enumerate(("q", "kv", "kv")))
     groups, rest = divmod(query.shape[1], key.shape[1])
@@ -64,7 +74,11 @@ def _attention(call: Call) -> Value:
         raise LoweringError(f"{query.shape[1]} heads of queries do not fit {key.shape[1]} heads of keys")
     if groups > 1:
         key, value = (_repeated(builder, x, groups) for x in (key, value))
-    mask = np.asarray(call.known(3, "mask")) if call.has(3) else None
+    given = call.value(3) if call.has(3) else None
+    offset = given if isinstance(given, Variable) else None
+    if offset is not None and offset.dtype.kind != "f":
+        raise LoweringError("its mask depends on the network's inputs, and is not one of numbers that are added")
+    mask = np.asarray(given) if is_known(given) else None
     if call.integer("is_causal", 0):
         below = causal(query.shape[2], key.shape[2])
         if mask is None or mask.dtype.kind == "b":
@@ -72,7 +86,7 @@ def _attention(call: Call) -> Value:
         else:
             mask = np.where(below, mask, -np.inf)
     factor = call.number("scale", 0.0) or usual_factor(query)
-    made = builder.variable(attend(builder, query, key, value, factor, mask))
+    made = builder.variable(attend(builder, query, key, value, factor, mask, call.number("softcap", 0.0), offset))
     if len(call.value(0).shape) == 4:
         return made
     side = builder.transpose(made, (0, 2, 1, 3))
@@ -89,8 +103,8 @@ ROWS: tuple[Lowering, ...] = (
     Lowering(
         "Attention",
         _attention,
-        ("MatMul", "Transpose", *CORE),
+        ("MatMul", "Transpose", "Tanh", *CORE),
         since=23,
-        note="constant mask; first output; no cache",
+        note="mask constant or added; first output; no cache",
     ),
 )

@@ -238,6 +238,8 @@ def _reverse_sequence(call: Call) -> Value:
 
 def _arg_extreme(call: Call, sign: float) -> Value:
     x = call.x()
+    if not x.shape:
+        raise LoweringError("its input has no axis")
     axis = call.axis("axis", 0, len(x.shape))
     keepdims = bool(call.integer("keepdims", 1))
     shape = tuple(1 if k == axis else extent for k, extent in enumerate(x.shape) if keepdims or k != axis)
@@ -261,6 +263,8 @@ def _top(call: Call) -> Outputs:
 def _one_hot(call: Call) -> Value:
     builder = call.builder
     indices = call.x(0)
+    if not indices.integral:
+        raise LoweringError("its indices are real numbers, whose rounding ONNX does not define; round them before")
     depth = int(call.known_number(1, "depth"))
     off, on = (float(value) for value in np.asarray(call.known(2, "values"), dtype=np.float64).reshape(-1))
     rank = len(indices.shape) + 1

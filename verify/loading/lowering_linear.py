@@ -96,6 +96,8 @@ def _gemm(call: Call) -> Value:
     if is_known(bias) and is_known(b) and isinstance(a, Variable) and math.prod(bias.shape[:-1]) == 1:
         row = bias.reshape(-1)
         return builder.linear(a, b.T, row if row.shape[0] == width else _repeated(row, width))
+    if is_known(a) and is_known(b):
+        a = builder.variable(a)
     product = builder.affine(matmul(builder, a, b), alpha)
     if bias is None:
         return product
@@ -166,6 +168,8 @@ def _operand_and_kernel(call: Call) -> tuple[Variable, Array, int]:
         raise LoweringError(
             f"an input of shape {list(x.shape)} with a weight of shape {list(weight.shape)} is not covered"
         )
+    if call.ints("kernel_shape") not in (None, tuple(weight.shape[2:])):
+        raise LoweringError(f"its kernel_shape is not that of its weight of shape {list(weight.shape)}")
     return x, weight, rank
 
 

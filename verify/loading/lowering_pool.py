@@ -156,6 +156,7 @@ def _resize(call: Call) -> Value:
     axes = tuple(normal_axis(a, rank) for a in call.ints("axes") or range(rank))
     if call.integer("antialias", 0) or call.text("keep_aspect_ratio_policy", "stretch") != "stretch":
         raise LoweringError("antialiasing and keeping the aspect ratio are not covered")
+    call.choice("exclude_outside", 0)
     scales, extents = [1.0] * rank, list(x.shape)
     if call.op_type == "Upsample" and call.opset < 9:
         given: tuple[float, ...] = tuple(float(value) for value in call.attributes.get("scales", ()))

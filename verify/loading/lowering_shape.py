@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .builder import GraphBuilder, Value, Variable
-from .lowering import Call, Lowering, LoweringError, Outputs, normal_axis
+from .lowering import DOUBLE, FLOAT, Call, Lowering, LoweringError, Outputs, normal_axis
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -131,6 +131,8 @@ def _split(call: Call) -> Outputs:
         sizes = call.ints("split") or ()
     else:
         parts = call.integer("num_outputs", call.outputs)
+        if parts != call.outputs:
+            raise LoweringError(f"its num_outputs is {parts}, but it has {call.outputs} outputs")
         chunk = -(-extent // parts) if parts > 0 else 0
         sizes = tuple(max(min(chunk, extent - k * chunk), 0) for k in range(parts))
     if sum(sizes) != extent or min(sizes, default=-1) < 0:
@@ -146,6 +148,7 @@ def _split(call: Call) -> Outputs:
 def _expand(call: Call) -> Value:
     x = call.x()
     target = call.known_ints(1, "target shape")
+    call.builder.check_axes(len(target))
     return call.builder.broadcast(x, np.broadcast_shapes(x.shape, target))
 
 
@@ -173,6 +176,8 @@ def _depth_to_space(call: Call) -> Value:
         raise LoweringError(f"{channels} channels cannot be split into blocks of {block}")
     depth = channels // (block * block)
 
+    call.choice("mode", "DCR", "CRD")
+
     def move(flat: np.ndarray) -> np.ndarray:
         if call.text("mode", "DCR") == "DCR":
             cells = flat.reshape(batch, block, block, depth, height, width).transpose(0, 3, 4, 1, 5, 2)
@@ -185,6 +190,7 @@ def _depth_to_space(call: Call) -> Value:
 
 def _space_to_depth(call: Call) -> Value:
     x = call.x()
+    call.choice("mode", "DCR")
     block = _blocks(call, x)
     batch, channels, height, width = x.shape
     if height % block or width % block:
@@ -226,11 +232,23 @@ def _constant_of_shape(call: Call) -> np.ndarray:
     return np.full(shape, fill, dtype=fill.dtype)
 
 
+def _single(call: Call, position: int, what: str) -> np.ndarray:
+    value = np.asarray(call.known(position, what))
+    if value.size != 1:
+        raise LoweringError(f"its {what} is not a single number")
+    return value.reshape(())
+
+
 def _range(call: Call) -> np.ndarray:
-    start, limit, step = (np.asarray(call.known(k, what)) for k, what in enumerate(("start", "limit", "step")))
+    call.choice("stash_type", FLOAT, DOUBLE)
+    start, limit, step = (_single(call, k, what) for k, what in enumerate(("start", "limit", "step")))
     if not step.all():
         raise LoweringError("its step is zero")
-    count = math.ceil((float(limit) - float(start)) / float(step))
+    if start.dtype.kind in "iu":
+        # Exactly, in Python's whole numbers.
+        count = -((int(start) - int(limit)) // int(step))
+    else:
+        count = math.ceil((float(limit) - float(start)) / float(step))
     call.builder.claim((max(count, 0),))
     return (start + np.arange(max(count, 0)) * step).astype(start.dtype)
 
@@ -239,7 +257,8 @@ def _eye_like(call: Call) -> np.ndarray:
     shape = call.builder.claim(call.value(0).shape)
     if len(shape) != 2:
         raise LoweringError("its input is not a matrix")
-    return np.eye(shape[0], shape[1], call.integer("k", 0), dtype=np.dtype(call.attributes.get("dtype", np.float32)))
+    dtype = np.dtype(call.attributes.get("dtype") or call.value(0).dtype)
+    return np.eye(shape[0], shape[1], call.integer("k", 0), dtype=dtype)
 
 
 def _constant(call: Call) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 To support another operator: write a function from `Call` to its output in the family file it belongs to, built from
 the `GraphBuilder`'s methods; raise `LoweringError` with a reason for forms it does not cover; add a row to the file's
-``ROWS`` and a case to ``tests/loading/test_lowering.py``, which fails for a row that no case tries.
+``ROWS``, the names of the inputs and attributes that it looks at to `forms.FORMS`, and a case to
+``tests/loading/test_lowering.py``, which fails for a row that no case tries.
 """
 
 from __future__ import annotations

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
-from functools import cached_property, partial
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,7 @@ from .runtime import OwnRuntime, Runtime
 from .simplify import simplify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from ..graph import Graph
     from ..ops.added import Operator
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 class Network:
     """A loaded network.
 
-    graph            the computation as core operators, parameters as numpy arrays (torch tensors if loaded live).
+    built            the graph, or for a module loaded live what builds it from the module's tensors of the moment.
     inputs, outputs  names, shapes (dynamic dimensions as 1) and element types of the source's tensors, in its order;
                      the graph's inputs and outputs are in the same order.
     source           the file (or class of the module) it came from, for messages.
@@ -39,7 +41,7 @@ class Network:
     runtime          runs the source itself, to replay witnesses: onnxruntime, or the module.
     """
 
-    graph: Graph
+    built: Graph | Callable[[], Graph]
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     source: str
@@ -47,7 +49,13 @@ class Network:
     model: bytes | None
     runtime: Reference
 
-    @cached_property
+    @property
+    def graph(self) -> Graph:
+        """The computation as core operators, parameters as numpy arrays; if loaded live, as the torch tensors that the
+        module has now, or what follows from them (batch normalisation's scale, for instance)."""
+        return self.built() if callable(self.built) else self.built
+
+    @property
     def sha256(self) -> str:
         """Hexadecimal SHA-256 of the ONNX file's bytes (unpacked), or of a torch module's parameters in graph order."""
         if self.model is not None:
@@ -89,10 +97,12 @@ def load(
 
     source         path of an ONNX file (plain or gzip; ``FILE`` also finds ``FILE.gz``; weights may lie in other
                    files beside it), the bytes of one, or a torch module.
-    example_input  for a module: a tensor, or a tuple of tensors, with the shapes that the network is to have.
+    example_input  for a module: a tensor, or a tuple of its arguments, with the shapes that the network is to have.
     check          compare with onnxruntime (the module itself for torch) at a few points.
     lower, upper   a box, as flat arrays over all inputs in order, to draw these points from.
-    live           for a module: keep its parameters in the graph as they are, so that bounds can be differentiated.
+    live           for a module: follow its parameters and buffers as they change, so that bounds can be differentiated
+                   and are always of the module as it is now. The network is the module in evaluation mode, even while
+                   it is trained: batch normalisation by the running statistics, no dropout (a warning says so).
     threads        of onnxruntime, per operator.
     operators      operators that the source uses and Boundsmith does not have (or is to take from here all the same).
                    An ONNX model that onnxruntime cannot run because of them is compared, and its witnesses are
@@ -106,11 +116,33 @@ def load(
         return _load_onnx(read_bytes(path), path.name, path.parent, check, lower, upper, threads, operators)
     if isinstance(source, bytes):
         return _load_onnx(source, "model", None, check, lower, upper, threads, operators)
-    from .torch_export import load_torch
+    return _load_module(source, example_input, live, check, operators)
 
+
+def _load_module(source: Any, example_input: Any, live: bool, check: bool, operators: Sequence[Operator]) -> Network:
+    """A torch module; raises `LoadError` that says what to give instead where `source` is not one."""
+    if not _is_module(source):
+        kind = type(source).__name__
+        if isinstance(source, Mapping):
+            raise LoadError(
+                f"a {kind} of tensors says nothing of how they are used; build the module, load them into it with "
+                "load_state_dict, and give the module: load(module, example_input)."
+            )
+        what = f"the class {source.__name__} (an instance is wanted)" if isinstance(source, type) else f"a {kind}"
+        raise LoadError(
+            f"cannot load {what}; give the path or bytes of an ONNX file, or a torch module with an example input."
+        )
     if example_input is None:
         raise LoadError("a torch module needs an example input that fixes its shapes: load(module, example_input).")
+    from .torch_export import load_torch
+
     return load_torch(source, example_input, live=live, check=check, operators=operators)
+
+
+def _is_module(source: Any) -> bool:
+    """Whether `source` is a torch module; nothing is one while torch is not imported."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(source, torch.nn.Module)
 
 
 def _load_onnx(
@@ -129,7 +161,7 @@ def _load_onnx(
     imported = import_model(model, label, operators)
     runtime = _runtime(Runtime(runnable(model, content), imported.inputs, label, threads), imported, operators)
     network = Network(
-        graph=simplify(imported.graph),
+        built=simplify(imported.graph),
         inputs=imported.inputs,
         outputs=imported.outputs,
         source=label,
@@ -139,9 +171,9 @@ def _load_onnx(
     )
     # The message and the unsimplified weights of a large network would otherwise stay while onnxruntime makes its copy.
     del model, imported
-    if check:
-        check_network(network, partial(first_difference, content, label, operators=operators), lower, upper)
-    return network
+    if not check:
+        return network
+    return check_network(network, partial(first_difference, content, label, operators=operators), lower, upper)
 
 
 def _runtime(runtime: Runtime, imported: Imported, operators: Sequence[Operator]) -> Reference:
@@ -154,10 +186,23 @@ def check_network(
     blame: Callable[[Points], str] | None = None,
     lower: np.ndarray | None = None,
     upper: np.ndarray | None = None,
-) -> None:
-    """Compare a network's graph with its runtime at a few points of a box; raises `LoadError` if they differ."""
+) -> Network:
+    """Compare a network's graph with its runtime at a few points of a box; raises `LoadError` if they differ.
+
+    Where the runtime differs by its optimisations only (they round the activations of products with dequantised
+    weights, for instance), the network that comes back has a runtime without those.
+    """
     points = sample_points(network.inputs, lower, upper)
-    crosscheck(network.graph, network.inputs, network.runtime, network.source, points, blame)
+    check = partial(crosscheck, network.graph, network.inputs, label=network.source, points=points)
+    exact = network.runtime.exactly()
+    try:
+        check(network.runtime, blame=blame if exact is None else None)
+    except LoadError:
+        if exact is None:
+            raise
+        check(exact, blame=blame)
+        return replace(network, runtime=exact)
+    return network
 
 
 __all__ = ["Network", "Reference", "check_network", "load"]

@@ -15,10 +15,13 @@ from ..errors import LoadError, UnsupportedError
 from .builder import GraphBuilder, LoweringError, Masked, Value, Variable, check_masks, is_finite
 from .folding import FOLDED_ONLY, fold
 from .folding_exact import exact_results, relative_error
+from .forms import FORMS
+from .guards import MOVING, check_range, moved_mask
 from .lowering import Call, Lowering
 from .lowering_shape import static_shape, static_size
 from .lowering_table import DOMAINS, LOWERINGS, lowering_of
 from .marks import NONE, Marks
+from .onnx_order import in_order
 from .onnx_reader import attribute_value, declared_shape, element_type, tensor_to_array
 from .precise import ROUNDOFFS, UNIT, Precise
 from .shortening import follow
@@ -31,6 +34,9 @@ if TYPE_CHECKING:
 
 OLDEST_OPSET = 7
 """From here on operators broadcast as numpy does."""
+
+_DEFAULTS_SINCE = 4
+"""The version of the file format from which on an input's stored value is only its default."""
 
 _MALFORMED = (
     ValueError,
@@ -45,13 +51,16 @@ _MALFORMED = (
 """What reading the attributes and inputs of a damaged operator may raise."""
 
 _STATIC: Mapping[str, Callable[[Call], np.ndarray]] = MappingProxyType({"Shape": static_shape, "Size": static_size})
-_MAY_BE_INFINITE = frozenset(
+_WEIGHTED = frozenset(
     {
-        *("Clip", "Max", "Min", "Where", "ConstantOfShape", "Equal", "Less", "Greater", "Add"),
-        *("Cast", "Concat", "Expand", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"),
+        *("MatMul", "Gemm", "Conv", "ConvTranspose", "PRelu", "RNN", "GRU", "LSTM", "BatchNormalization"),
+        *("InstanceNormalization", "LayerNormalization", "GroupNormalization", "RMSNormalization"),
     }
 )
-"""Operators that may read infinite constants: limits, masks, and what moves them. (Others refuse them one by one.)"""
+"""Operators that can have no use for infinite constants. (Others may read limits and masks, or refuse them.)"""
+
+_LIMITED = frozenset({"Clip", "Pad", "Constant", "ConstantOfShape", "RNN", "GRU", "LSTM"})
+"""Operators that may have infinite attributes."""
 
 _AS_THE_RUNTIME = frozenset({"Resize", "Upsample", "Range", "ConstantOfShape", "TopK"})
 """Operators that read numbers for sizes and positions, which are what the runtime computes."""
@@ -82,6 +91,13 @@ class TensorInfo:
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype
+
+
+def require_entries(outputs: Sequence[TensorInfo], label: str) -> None:
+    """Raise `LoadError` for a network whose outputs hold no number at all: nothing can be asked about it."""
+    if not any(math.prod(info.shape) for info in outputs):
+        listed = ", ".join(f"{info.name} of shape {list(info.shape)}" for info in outputs)
+        raise LoadError(f"{label}: its outputs have no entries ({listed}); there is nothing to bound.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +135,7 @@ class _Importer:
         self.label = label
         self.added = {name: lowering_of(operator) for operator in operators for name in operator.names}
         self.proto = model.graph
+        self.version = int(model.ir_version)
         self.opset = self._opset(model)
         self.values: dict[str, Value] = {}
         self.exact: dict[str, Precise] = {}
@@ -140,9 +157,7 @@ class _Importer:
 
     def run(self) -> Imported:
         self._read_initializers(self.proto)
-        declared = [self._declared(info, "input") for info in self.proto.input if info.name not in self.values]
-        if not declared:
-            raise LoadError(f"{self.label}: has no inputs (all of them are initializers).")
+        declared = [self._declared(info, "input") for info in self._inputs()]
         double = any(info.dtype == np.float64 for info in declared) or self._declares_double_output()
         self.builder = GraphBuilder(np.dtype(np.float64 if double else np.float32))
         sources = []
@@ -151,16 +166,31 @@ class _Importer:
             self.values[info.name] = variable
             sources.append(variable)
         with np.errstate(all="ignore"):
-            for node in self.proto.node:
+            for node in in_order(self.proto.node, self.label):
                 self._lower(node)
         outputs = self._outputs()
         infos = tuple(
             TensorInfo(info.name, value.shape, value.dtype)
             for info, value in zip(self.proto.output, outputs, strict=True)
         )
+        require_entries(infos, self.label)
         counts = Counter(node.op_type for node in self.proto.node)
         graph = self.builder.graph(sources, outputs)
         return Imported(graph, tuple(declared), infos, self.values, dict(sorted(counts.items())))
+
+    def _inputs(self) -> list[Any]:
+        """The inputs that have no value in the file: a stored one makes a constant of an input.
+
+        Where all have one, and the file is of a version in which that is but a default, they are inputs all the same.
+        """
+        free = [info for info in self.proto.input if info.name not in self.values]
+        if free:
+            return free
+        if not self.proto.input or self.version < _DEFAULTS_SINCE:
+            raise LoadError(f"{self.label}: has no inputs (everything that it reads is stored in it).")
+        for info in self.proto.input:
+            del self.values[info.name]
+        return list(self.proto.input)
 
     def _declares_double_output(self) -> bool:
         return any(info.type.tensor_type.elem_type == 11 for info in self.proto.output)
@@ -185,7 +215,7 @@ class _Importer:
     def _only_limits(self, name: str, array: np.ndarray) -> bool:
         """Whether a tensor with infinite values serves operators only for which those make sense."""
         readers = {node.op_type for node in self.proto.node if name in node.input}
-        return readers <= _MAY_BE_INFINITE and not np.isnan(array).any()
+        return readers.isdisjoint(_WEIGHTED) and not np.isnan(array).any()
 
     def _declared(self, info: Any, role: str) -> TensorInfo:
         what = f"{self.label}: {role} {info.name}"
@@ -252,10 +282,10 @@ class _Importer:
 
     def _lower_branches(self, node: Any) -> None:
         """An If: the branch that a constant condition takes, or a choice between the values of both."""
-        condition = self.values[node.input[0]]
+        condition = self.values.get(node.input[0]) if len(node.input) == 1 else None
         branches = {item.name: item.g for item in node.attribute if item.type == _GRAPH}
         try:
-            if set(branches) != {"then_branch", "else_branch"} or math.prod(condition.shape) != 1:
+            if condition is None or set(branches) != {"then_branch", "else_branch"} or math.prod(condition.shape) != 1:
                 raise LoweringError("it does not have one condition and two branches")
             if isinstance(condition, Variable):
                 self._choose(node, condition, branches)
@@ -278,7 +308,7 @@ class _Importer:
     def _run_branch(self, graph: Any) -> list[str]:
         """Lower a branch's operators among those around it; the names of its outputs."""
         self._read_initializers(graph)
-        for node in graph.node:
+        for node in in_order(graph.node, self.label):
             self._lower(node)
         return [info.name for info in graph.output]
 
@@ -312,7 +342,12 @@ class _Importer:
         return value if found is None else self.builder.constant(value, found)
 
     def _results(self, node: Any, row: Lowering, outputs: int) -> tuple[Value, ...]:
+        if row.op_type in FORMS and full_name(node) not in self.added:
+            FORMS[row.op_type].check(node.input, [item.name for item in node.attribute])
         attributes = {item.name: attribute_value(item) for item in node.attribute}
+        for name, value in attributes.items() if node.op_type not in _LIMITED else ():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise LoweringError(f"its attribute {name} is {value}")
         for name in ("to", "dtype"):
             if isinstance(attributes.get(name), int):
                 attributes[name] = element_type(attributes[name], f"the result of {node.op_type}")
@@ -341,6 +376,10 @@ class _Importer:
                     (name, value) for name, value in zip(names, exactly, strict=False) if value is not None
                 )
             return made
+        check_range(call)
+        first = call.inputs[0] if call.inputs else None
+        if isinstance(first, Masked) and call.op_type in MOVING:
+            return (moved_mask(call, row, first),)
         check_masks(call.op_type, call.inputs)
         with self._over_the_reals(call, exact) as own:
             result = row.lower(own)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import LoadError
+from .builder import MOST_AXES
 
 if TYPE_CHECKING:
     import os
@@ -28,6 +29,8 @@ LARGEST_MODEL = (1 << 31) - 1
 """Bytes of the largest model that protobuf can hold, hence of the largest that is unpacked."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
+_OF_TORCH = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+"""How zip archives and pickles begin, and no ONNX file does."""
 
 _ELEMENT_TYPES: Mapping[int, np.dtype] = MappingProxyType(
     {
@@ -117,6 +120,11 @@ def parse_model(content: bytes, label: str) -> Any:
 
     if not content:
         raise LoadError(f"{label}: the file is empty.")
+    if content.startswith(_OF_TORCH):
+        raise LoadError(
+            f"{label}: is a zip archive or pickle, as torch.save and TorchScript write, not an ONNX model; build the "
+            "module in Python and load(module, example_input), or export it with torch.onnx.export."
+        )
     model = _schema().ModelProto()
     try:
         model.ParseFromString(content)
@@ -140,8 +148,11 @@ def with_external_data(model: Any, content: bytes, folder: Path, label: str) -> 
     for tensor in outside:
         entries = {entry.key: entry.value for entry in tensor.external_data}
         what, location = f"{label}: tensor {tensor.name}", entries.get("location", "")
-        if not location or not (folder / location).resolve().is_relative_to(folder.resolve()):
-            raise LoadError(f"{what} is stored in {location or 'no file'}, which is not in the model's own folder.")
+        if not _lies_in(folder, location):
+            shown = location.replace("\0", "\\0") or "no file"
+            raise LoadError(
+                f"{what} is stored in {shown}, which is not in the model's own folder, or not a file there."
+            )
         if location not in files:
             files[location] = read_bytes(folder / location)
         try:
@@ -157,6 +168,17 @@ def with_external_data(model: Any, content: bytes, folder: Path, label: str) -> 
     if model.ByteSize() > LARGEST_MODEL:
         raise LoadError(f"{label}: has more than 2 GiB of weights, the most that can be loaded.")
     return bytes(model.SerializeToString())
+
+
+def _lies_in(folder: Path, location: str) -> bool:
+    """Whether a file may be read for a model in a folder: it lies in there, not behind a link that leads out or in a
+    circle, and is not a device or pipe, which might never end. (A file that is not there is for the reader to name.)"""
+    try:
+        path = (folder / location).resolve()
+        special = path.exists() and not path.is_file()
+        return bool(location) and path.is_relative_to(folder.resolve()) and not special
+    except (OSError, RuntimeError, ValueError):
+        return False
 
 
 def _tensors(graph: Any) -> Iterator[Any]:
@@ -189,6 +211,8 @@ def tensor_to_array(tensor: Any) -> np.ndarray:
         raise LoadError(f"{what} is stored outside the ONNX file; load the file by its path, not as bytes.")
     dtype = element_type(tensor.data_type, what)
     shape = tuple(tensor.dims)
+    if len(shape) > MOST_AXES:
+        raise LoadError(f"{what} has {len(shape)} axes; at most {MOST_AXES} are supported.")
     if any(extent < 0 for extent in shape):
         raise LoadError(f"{what} has a negative dimension in its shape {list(shape)}.")
     data = _stored_values(tensor, dtype, what)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,37 @@ if TYPE_CHECKING:
 
 _OPSET = 18
 """The form of the ONNX operators that handlers ask for."""
+
+
+WITHOUT_EFFECT = frozenset(
+    {
+        *("memory_format", "pin_memory", "device", "layout", "non_blocking", "copy", "cudnn_enable", "cudnn_enabled"),
+        "momentum",
+    }
+)
+"""Arguments that change nothing about the values of an operator (in training mode the last does, which is refused)."""
+
+
+class Watched(Mapping[str, Any]):
+    """Arguments by name that remember which of them were read, so that none is passed over in silence."""
+
+    def __init__(self, arguments: Mapping[str, Any]) -> None:
+        self._arguments = arguments
+        self.read: set[str] = set()
+
+    def __getitem__(self, name: str) -> Any:
+        value = self._arguments[name]
+        self.read.add(name)
+        return value
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._arguments
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arguments)
+
+    def __len__(self) -> int:
+        return len(self._arguments)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
-from contextlib import contextmanager
+from dataclasses import dataclass
 from operator import getitem
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -15,16 +16,26 @@ from .builder import GraphBuilder, LoweringError, Masked, Value, Variable, check
 from .crosscheck import crosscheck, sample_points
 from .lowering import Call
 from .lowering_table import lowering_of
-from .onnx_import import TensorInfo
+from .onnx_import import TensorInfo, require_entries
 from .simplify import simplify
-from .torch_call import AtenCall, Handler
+from .torch_call import WITHOUT_EFFECT, AtenCall, Handler, Watched
+from .torch_module import (
+    USER_CODE_ERRORS,
+    Arguments,
+    ModuleRuntime,
+    element_type,
+    evaluating,
+    first_line,
+    output_tensors,
+    warn_of_training,
+)
 from .torch_operators import ROWS as COMPUTING
 from .torch_recurrent import ROWS as RECURRENT
 from .torch_reductions import ROWS as REDUCING
 from .torch_shapes import ROWS as MOVING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from ..graph import Graph
     from ..ops.added import Operator
@@ -38,75 +49,55 @@ _CHECKS = frozenset({"_assert_tensor_metadata"})
 
 _MALFORMED = (ValueError, IndexError, KeyError, TypeError, AttributeError, ArithmeticError)
 
-_UNTRACEABLE = (RuntimeError, ValueError, TypeError, AssertionError, NotImplementedError, AttributeError, KeyError)
-"""What `torch.export` raises where a module cannot be traced: its own errors, and those of the module's own code."""
-
-
-class ModuleRuntime:
-    """A torch module in evaluation mode as the reference that witnesses are replayed on."""
-
-    def __init__(self, module: Any, inputs: tuple[TensorInfo, ...]) -> None:
-        self._module = module
-        self._inputs = inputs
-
-    def run(self, *points: np.ndarray) -> tuple[np.ndarray, ...]:
-        """The module's outputs at one point: one array a network input, of its size in any shape."""
-        import torch
-
-        device = next((p.device for p in self._module.parameters()), torch.device("cpu"))
-        tensors = [
-            torch.tensor(np.asarray(point, dtype=info.dtype).reshape(info.shape), device=device)
-            for info, point in zip(self._inputs, points, strict=True)
-        ]
-        with torch.no_grad(), evaluating(self._module):
-            result = self._module(*tensors)
-        outputs = result if isinstance(result, tuple | list) else (result,)
-        return tuple(output.cpu().numpy() for output in outputs)
-
-
-@contextmanager
-def evaluating(module: Any) -> Iterator[None]:
-    """The module in evaluation mode; afterwards every submodule is in the mode it was in."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
-
 
 def load_torch(
     module: Any, example_input: Any, live: bool = False, check: bool = True, operators: Sequence[Operator] = ()
 ) -> Any:
     """A `torch.nn.Module` as a `Network`.
 
-    example_input  a tensor, or a tuple of them: the shapes and types the network is to have, batch axis included.
-    live           keep parameters as the module's own `nn.Parameter` objects in `Node.params`, unfused, so that what
-                   is computed from the graph is differentiable by them; else they are numpy copies, and simplified.
+    example_input  a tensor, or a tuple of the module's arguments: the shapes and types the network is to have, batch
+                   axis included.
+    live           build the graph anew whenever it is read, from the parameters and buffers that the module has then,
+                   unfused, so that what is computed from the graph is differentiable by them; else they are numpy
+                   copies, and simplified.
     check          compare the graph with the module at a few points.
     operators      operators that the user adds, by their torch names (``aten.cosh``).
 
     The module is traced in evaluation mode and left as it was. Raises `LoadError` if it cannot be traced, or for all
     its unsupported operators at once.
     """
-    import torch
-
     from .network import Network
 
-    if not isinstance(module, torch.nn.Module):
-        raise LoadError(f"cannot load a {type(module).__name__}; give the path of an ONNX file or a torch module.")
-    examples = tuple(example_input) if isinstance(example_input, tuple | list) else (example_input,)
     label = type(module).__name__
+    if live:
+        warn_of_training(module)
+    arguments = Arguments(example_input, label)
     added = {name: lowering_of(operator) for operator in operators for name in operator.names}
-    translator = _Translator(_exported(module, examples, label, added), module, label, live, added)
-    graph, inputs, outputs, counts = translator.run(examples)
-    runtime = ModuleRuntime(module, inputs)
-    network = Network(graph, inputs, outputs, label, counts, None, runtime)
+    program = _exported(module, arguments.examples, label, added)
+
+    def translated() -> Translation:
+        return _Translator(program, module, label, live, added).run(arguments)
+
+    first = translated()
+    runtime = ModuleRuntime(module, first.inputs, arguments, label)
+    network = Network(
+        (lambda: translated().graph) if live else first.graph,
+        *(first.inputs, first.outputs, label, first.counts, None, runtime),
+    )
     if check:
-        plain = graph.map_params(lambda array: array if isinstance(array, np.ndarray) else array.detach().cpu().numpy())
-        crosscheck(plain, inputs, runtime, label, sample_points(inputs))
+        plain = first.graph.map_params(lambda a: a if isinstance(a, np.ndarray) else a.detach().cpu().numpy())
+        crosscheck(plain, first.inputs, runtime, label, sample_points(first.inputs))
     return network
+
+
+@dataclass(frozen=True, eq=False)
+class Translation:
+    """A module as a graph, its inputs and outputs, and how often each operator occurs."""
+
+    graph: Graph
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    counts: Mapping[str, int]
 
 
 def _operator_name(target: Any) -> str:
@@ -135,8 +126,15 @@ def _exported(module: Any, examples: tuple[Any, ...], label: str, added: Mapping
     """
     import torch
 
+    if isinstance(module, torch.jit.ScriptModule):
+        raise LoadError(
+            f"{label}: is a TorchScript module, which torch.export does not take; give the module it was made from, or "
+            "export it to ONNX."
+        )
     try:
-        with evaluating(module), torch.no_grad():
+        with evaluating(module), torch.no_grad(), warnings.catch_warnings():
+            # Of torch's own making, and nothing that a user can change.
+            warnings.simplefilter("ignore", FutureWarning)
             exported = torch.export.export(module, examples, strict=False)
             program = exported.run_decompositions({})
             if all(_covered(node.target, added) for node in program.graph.nodes if _computes(node)):
@@ -145,12 +143,28 @@ def _exported(module: Any, examples: tuple[Any, ...], label: str, added: Mapping
             for operator in [key for key in table if _covered(key, added)]:
                 table.pop(operator)
             return exported.run_decompositions(table)
-    except _UNTRACEABLE as error:
-        reason = (str(error).strip().splitlines() or [""])[0]
+    except USER_CODE_ERRORS as error:
         raise LoadError(
-            f"{label}: torch.export cannot trace the module ({type(error).__name__}: {reason}); "
-            "avoid control flow that depends on values."
+            f"{label}: torch.export cannot trace the module ({type(error).__name__}: {first_line(error)}); "
+            "check that it runs on the example input, and avoid control flow that depends on values."
         ) from None
+
+
+def _attribute(module: Any, path: str) -> Any:
+    """The tensor that a module holds under a dotted name; None if it holds none there."""
+    import torch
+
+    found = module
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    return found if isinstance(found, torch.Tensor) else None
+
+
+def _is_same(value: Any, default: Any) -> bool:
+    """Whether an argument is the default one; lists of numbers may be tuples."""
+    if isinstance(value, list | tuple) and isinstance(default, list | tuple):
+        return list(value) == list(default)
+    return bool(value == default)
 
 
 class _Translator:
@@ -163,69 +177,81 @@ class _Translator:
         self.program = program
         self.label = label
         self.live = live
-        self.tensors = dict(program.state_dict)
-        self.tensors.update(program.constants)
+        self.tensors = {**program.state_dict, **program.constants}
         if live:
-            self.tensors.update(module.named_parameters())
+            own = {name: _attribute(module, name) for name in self.tensors}
+            self.tensors.update((name, tensor) for name, tensor in own.items() if tensor is not None)
         self.values: dict[str, Any] = {}
         self.failed: set[str] = set()
         self.complaints: list[str] = []
         self.counts: Counter[str] = Counter()
 
-    def run(
-        self, examples: tuple[Any, ...]
-    ) -> tuple[Graph, tuple[TensorInfo, ...], tuple[TensorInfo, ...], dict[str, int]]:
-        """The graph, its inputs and outputs, and how often each operator occurs."""
-        double = any(str(example.dtype) == "torch.float64" for example in examples)
+    def run(self, arguments: Arguments) -> Translation:
+        """Translate every node, and check what the module returns."""
+        double = np.dtype(np.float64) in arguments.dtypes
         self.builder = GraphBuilder(np.dtype(np.float64 if double else np.float32))
-        sources = self._placeholders(examples)
-        results: tuple[Any, ...] = ()
+        sources = self._placeholders(arguments)
         for node in self.program.graph.nodes:
             if node.op == "call_function":
                 self._lower(node)
-            elif node.op == "output":
-                results = tuple(node.args[0])
+        results = self._results()
         if self.complaints:
             raise LoadError(
                 f"{self.label}: cannot load {len(self.complaints)} operator(s): {'; '.join(self.complaints)}. "
                 "Replace them in the module."
             )
-        if any(isinstance(self.values[result.name], Masked) for result in results):
+        if not all(hasattr(self.values[name], "shape") for name in results):
+            raise LoadError(f"{self.label}: returns a value that is not a tensor.")
+        if any(isinstance(self.values[name], Masked) for name in results):
             raise LoadError(f"{self.label}: entries of an output are minus infinity.")
-        outputs = [self.builder.variable(self.values[result.name]) for result in results]
+        self.builder.label = "output"
+        outputs = [self.builder.variable(self.values[name]) for name in results]
         graph = simplify(self.builder.graph([variable for variable, _ in sources], outputs), not self.live)
         infos = tuple(
             TensorInfo(f"output_{k}" if len(outputs) > 1 else "output", value.shape, self.builder.dtype)
             for k, value in enumerate(outputs)
         )
-        return graph, tuple(info for _, info in sources), infos, dict(sorted(self.counts.items()))
+        require_entries(infos, self.label)
+        return Translation(graph, tuple(info for _, info in sources), infos, dict(sorted(self.counts.items())))
 
-    def _placeholders(self, examples: tuple[Any, ...]) -> list[tuple[Variable, TensorInfo]]:
+    def _results(self) -> list[str]:
+        """The names of the nodes whose tensors the module returns, as `output_tensors` finds them."""
+        names = []
+        for spec in self.program.graph_signature.output_specs:
+            if spec.kind.name != "USER_OUTPUT":
+                raise LoadError(f"{self.label}: changes {spec.target} whenever it is called; a network must not.")
+            if not hasattr(spec.arg, "value"):
+                names.append(spec.arg.name)
+            elif spec.arg.value is not None:
+                output_tensors(spec.arg.value, self.label)
+        if not names:
+            output_tensors(None, self.label)
+        return names
+
+    def _placeholders(self, arguments: Arguments) -> list[tuple[Variable, TensorInfo]]:
         """Bind the program's arguments: user inputs to graph inputs, the rest to the module's tensors."""
-        signature = self.program.graph_signature
-        held = {
-            **signature.inputs_to_parameters,
-            **signature.inputs_to_buffers,
-            **signature.inputs_to_lifted_tensor_constants,
-        }
-        remaining = iter(examples)
+        remaining = iter(arguments.leaves)
         sources = []
-        for node in self.program.graph.nodes:
-            if node.op != "placeholder":
-                continue
-            if node.name in held:
-                self.values[node.name] = self._known(self.tensors[held[node.name]])
+        for spec in self.program.graph_signature.input_specs:
+            name = spec.arg.name
+            if spec.kind.name != "USER_INPUT":
+                self.values[name] = self._known(self.tensors[spec.target], spec.target)
                 continue
             example = next(remaining)
-            dtype = np.dtype(str(example.dtype).removeprefix("torch."))
-            variable = self.builder.input(node.name, tuple(example.shape), dtype)
-            self.values[node.name] = variable
-            sources.append((variable, TensorInfo(node.name, variable.shape, dtype)))
+            if not hasattr(example, "dtype"):
+                self.values[name] = example
+                continue
+            dtype = element_type(example, f"{self.label}: input {name}")
+            self.builder.label = name
+            variable = self.builder.input(name, tuple(example.shape), dtype)
+            self.values[name] = variable
+            sources.append((variable, TensorInfo(name, variable.shape, dtype)))
         return sources
 
-    def _known(self, tensor: Any) -> Any:
-        """A tensor of the module as a parameter of the graph."""
-        return tensor if self.live else tensor.detach().cpu().numpy()
+    def _known(self, tensor: Any, name: str) -> Any:
+        """A tensor of the module as a parameter of the graph; a copy unless live, as the module may change it."""
+        element_type(tensor, f"{self.label}: {name}")
+        return tensor if self.live else tensor.detach().cpu().numpy().copy()
 
     def _lower(self, node: Any) -> None:
         self.builder.label = node.name
@@ -233,7 +259,11 @@ class _Translator:
             self.failed.add(node.name)
             return
         if node.target is getitem:
-            self.values[node.name] = self.values[node.args[0].name][node.args[1]]
+            made = self.values[node.args[0].name]
+            if isinstance(made, tuple) and node.args[1] < len(made):
+                self.values[node.name] = made[node.args[1]]
+            else:
+                self._complain(node, "getitem", f"output {node.args[1]} of {node.args[0].name} is not covered")
             return
         name = _operator_name(node.target)
         if name in _CHECKS:
@@ -260,7 +290,23 @@ class _Translator:
         handler = HANDLERS.get(name)
         if handler is None:
             raise LoweringError("the operator is not supported")
-        return handler(AtenCall(self.builder, arguments))
+        watched = Watched(arguments)
+        result = handler(AtenCall(self.builder, watched))
+        unread = self._told(node) - watched.read - WITHOUT_EFFECT
+        if unread:
+            raise LoweringError(f"its argument {min(unread)} is not covered")
+        return result
+
+    def _told(self, node: Any) -> set[str]:
+        """The arguments of a node that are given and have another value than the default one."""
+        schema = {entry.name: entry for entry in node.target._schema.arguments}
+        given = {**dict(zip(schema, node.args, strict=False)), **node.kwargs}
+        return {
+            name
+            for name, value in given.items()
+            if value is not None
+            and not (schema[name].has_default_value() and _is_same(value, schema[name].default_value))
+        }
 
     def _arguments(self, node: Any) -> dict[str, Any]:
         """The node's arguments by schema name, defaults included."""
@@ -288,8 +334,14 @@ class _Translator:
             return torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray) else value
 
         args, kwargs = tree_map(tensor, (tuple(node.args), dict(node.kwargs)))
+        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+            raise LoweringError("it draws random numbers")
         result = node.target(*args, **kwargs)
-        return result if self.live or not isinstance(result, torch.Tensor) else result.numpy()
+
+        def known(value: Any) -> Any:
+            return self._known(value, node.name) if isinstance(value, torch.Tensor) else value
+
+        return tuple(known(value) for value in result) if isinstance(result, tuple | list) else known(result)
 
     def _complain(self, node: Any, name: str, reason: str) -> None:
         self.failed.add(node.name)

@@ -262,7 +262,12 @@ def _where(call: AtenCall) -> Value:
 
 
 def _unchanged(call: AtenCall) -> Value:
-    if call.get("train", False):
+    return call.x
+
+
+def _dropout(call: AtenCall) -> Value:
+    dropped, training = call["p"], call["train"]
+    if dropped and training:
         raise LoweringError("it is in training mode")
     return call.x
 
@@ -271,6 +276,8 @@ def _converted(call: AtenCall) -> Value:
     dtype = call.get("dtype")
     if dtype is not None and not dtype.is_floating_point:
         raise LoweringError(f"it converts values that depend on the inputs to {dtype}")
+    if dtype is not None and dtype.itemsize < 4:
+        raise LoweringError(f"it rounds values that depend on the inputs to {dtype}")
     return call.x
 
 
@@ -381,7 +388,7 @@ ROWS: Mapping[str, Handler] = MappingProxyType(
         "adaptive_avg_pool2d": partial(_adaptive_average_pool, rank=2),
         "adaptive_avg_pool3d": partial(_adaptive_average_pool, rank=3),
         "where": _where,
-        "dropout": _unchanged,
+        "dropout": _dropout,
         "alias": _unchanged,
         "clone": _unchanged,
         "contiguous": _unchanged,

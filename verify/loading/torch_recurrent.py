@@ -53,6 +53,9 @@ def _layers(call: AtenCall, kind: str) -> tuple[Value, ...]:
     """A module of several layers, one or both ways: its states for every step, and the last of each layer."""
     if "batch_first" not in call.arguments:
         raise LoweringError("packed sequences are not covered; give sequences of one length as a plain tensor")
+    dropped, training = call["dropout"], call["train"]
+    if dropped and training:
+        raise LoweringError("it is in training mode")
     builder = call.builder
     x = call.x
     first, count = bool(call["batch_first"]), 2 if call["bidirectional"] else 1

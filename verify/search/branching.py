@@ -13,6 +13,7 @@ import numpy as np
 
 from ..arrays import array_namespace, options_like
 from ..bounding.alpha import Ascent
+from ..bounding.plan import MOVES
 from ..ops import rule
 from ..ops.arrays import zeros_like_shape
 from .box_slots import FEW_KINKS, INPUTS_TRIED, promised_by_inputs
@@ -104,7 +105,7 @@ def _moves(layout: Layout, source: int) -> tuple[int, list[int]]:
     """The node that is split where a nonlinear node reads `source`, and the moves between, last first."""
     nodes = layout.base.plan.graph.nodes
     moves = []
-    while source not in layout.base.plan.sources and nodes[source].inputs and rule(nodes[source].op).linear is not None:
+    while source not in layout.base.plan.sources and nodes[source].op in MOVES:
         moves.append(source)
         source = nodes[source].inputs[0]
     return source, moves
