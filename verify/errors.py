@@ -25,11 +25,13 @@ class UndefinedOnRegion(BoundsmithError):
     """An operator has no value somewhere on the region it is bounded over (log of a negative, division by zero), or
     may have none as far as the bounds of its input tell.
 
-    valid    bool ``[B, *shape]``, B boxes or 1: the operator's entries that surely have a value; None: not known.
+    valid    bool ``[B, *shape]``, B boxes or 1: the entries of the operator's input `about` for which it surely has a
+             value; None: not known.
     partial  the relaxation of all nodes before the operator, where a relaxation was under way.
     """
 
-    def __init__(self, message: str, valid: Array | None = None) -> None:
+    def __init__(self, message: str, valid: Array | None = None, about: int = -1) -> None:
         super().__init__(message)
         self.valid = valid
+        self.about = about
         self.partial: Relaxed | None = None

@@ -8,7 +8,7 @@ linear in it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -50,12 +50,18 @@ class Problem:
     """One graph (flat input ``[n]``, flat output ``[m]``) and the unsafe set's groups.
 
     original_outputs   how many leading entries of the output vector are the networks' own outputs.
+    whole              bool ``[n]``: the inputs that take whole numbers alone; their boxes end at whole numbers.
     """
 
     graph: Graph
     groups: tuple[Group, ...]
     original_outputs: int
     property: Property
+    whole: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=bool))
+
+    def __post_init__(self) -> None:
+        if not self.whole.size:
+            object.__setattr__(self, "whole", np.zeros(self.graph.nodes[self.graph.inputs[0]].size, dtype=bool))
 
     @cached_property
     def mentions_inputs(self) -> bool:

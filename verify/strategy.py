@@ -21,6 +21,7 @@ from .arrays import choose_backend, out_of_memory_errors
 from .attack.replay import Replay
 from .errors import UndefinedOnRegion
 from .falsify import attack_between, attack_for, first_attacks
+from .integers import exceeds_single, with_whole_numbers
 from .loading.network import Network, check_network, load
 from .loading.piecewise import fold_piecewise
 from .log import Log
@@ -122,11 +123,16 @@ def _decide(
     if not property.clauses:
         return log.result(Verdict.UNSAT, None, "empty unsafe set")
     problem = join(property, {name: network.graph for name, network in networks.items()})
+    problem = with_whole_numbers(problem, networks)
+    if not problem.groups:
+        log.warnings.append("an input of integer or boolean type has no whole number in its box")
+        return log.result(Verdict.UNSAT, None, "empty unsafe set")
     replay = Replay(problem, networks)
     if not options.record and options.method != "milp":
         # Records and programmes are about the network's own neurons.
         problem = trimmed(replace(problem, graph=fold_piecewise(problem.graph)))
-    dtype = "float64" if any(_is_double(network) for network in networks.values()) else options.dtype
+    double = any(_is_double(network) for network in networks.values()) or exceeds_single(problem)
+    dtype = "float64" if double else options.dtype
     setting = Setting.of(problem, choose_backend(options.device, dtype))
     job = Job(problem, setting, replay, options, deadline, log)
     log.count("clauses", sum(group.count for group in problem.groups))

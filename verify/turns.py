@@ -109,6 +109,7 @@ class InputTurns:
             leave_hairs=setting.backend.dtype != "float64" and not self._one_pass,
             # The values that stand for a stair differ between dtypes, so boxes of float32 must not be cut to float64's.
             stairs=setting.stairs if setting is self._job.setting and not self._job.options.record else {},
+            whole=None if self._job.options.record else setting.whole_inputs,
         )
 
     def _stretch(self, deadline: Deadline) -> SplitReport:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..integers import input_types
 from ..loading.runtime import ReplayError
 from ..result import Witness
 
@@ -87,10 +88,7 @@ class Replay:
     def _in_all_types(self, point: np.ndarray, group: int) -> np.ndarray:
         """The point in the coarsest element type that reads each free input: networks that share it see one number."""
         region, input_map = self.problem.groups[group], self.problem.property.input_map
-        types: list[np.dtype] = []
-        for declared in self.problem.property.networks:
-            for info in self.networks[declared.name].inputs:
-                types += [np.dtype(info.dtype)] * int(np.prod(info.shape, dtype=np.int64))
+        types = input_types(self.problem.property, self.networks)
         kinds = sorted(set(types), key=lambda dtype: (dtype.kind == "f", dtype.itemsize))
         if len(kinds) == 1:
             return point

@@ -56,7 +56,8 @@ SLOW = 0.9
 class SplitOptions:
     """batch: boxes a round and worker; workers: threads; record: tell which clauses were refuted on which boxes (boxes
     are halved only then, never cut); stairs: inputs of which a few values stand for all (`stairs.find_stairs`; none
-    with `record`); leave_hairs: boxes on which only rounding keeps clauses open (`hairs`) are stuck at once, for a
+    with `record`); whole: which inputs take whole numbers alone (bool ``[n]``; None for none, and with `record`);
+    leave_hairs: boxes on which only rounding keeps clauses open (`hairs`) are stuck at once, for a
     dtype that rounds less; light: intermediate bounds may be cheap ones where more boxes cost less than tighter
     bounds."""
 
@@ -64,6 +65,7 @@ class SplitOptions:
     workers: int = 1
     record: bool = False
     stairs: Mapping[int, Array] = field(default_factory=dict)
+    whole: Array | None = None
     leave_hairs: bool = False
     light: bool = False
 
@@ -241,7 +243,7 @@ class _Rounds:
         if error.partial is not None:
             left = replace(left, inherited=_targets(error.partial, index))
         scores, hopeless = split_advice(error, index, left.lower, left.upper)
-        children, stuck = _split(left.pick(~hopeless), scores[~hopeless], self.options.stairs)
+        children, stuck = _split(left.pick(~hopeless), scores[~hopeless], self.options)
         stuck = concatenate([left.pick(hopeless), stuck])
         return _Outcome(children, stuck, left.lower[:0], left.group[:0], None, str(error))
 
@@ -273,17 +275,19 @@ class _Rounds:
         left = replace(renewed.pick(survivors), inherited=_targets(state, survivors))
         kept = bound.boxes(survivors)
         own = self.rows.of(left.group)
-        points, groups = _probe(self.plan.graph, self.rows, left, kept)
+        points, groups = _probe(self.plan.graph, self.rows, left, kept, options.whole)
+        bounded = left
         if not options.record:
-            left, kept, own = _clipped(left, kept, own)
-        if options.stairs and len(left):
-            low, high = snap(options.stairs, left.lower, left.upper)
+            left, kept, own, index = _clipped(left, kept, own)
+            bounded = bounded.pick(index)
+        if (options.stairs or options.whole is not None) and len(left):
+            low, high = snap(options.stairs, left.lower, left.upper, options.whole)
             index = xp.nonzero(xp.all(low <= high, axis=1))[0]
-            left = replace(left, lower=low, upper=high).pick(index)
+            left, bounded = replace(left, lower=low, upper=high).pick(index), bounded.pick(index)
             kept, own = kept.boxes(index), own.of(index)
         if not len(left):
             return _Outcome(left, concatenate([left, close]), points, groups, refuted)
-        children, stuck = _split(left, _scores(left, kept, own), options.stairs)
+        children, stuck = _split(left, _scores(left, kept, own), options, bounded)
         return _Outcome(children, concatenate([stuck, close]), points, groups, refuted)
 
     def _rounded_away(self, domains: Domains, active: Array) -> Array:
@@ -326,11 +330,13 @@ def _targets(state: Relaxed | Narrowed, index: Array) -> dict[int, Interval]:
     return kept
 
 
-def _probe(graph: Graph, rows: Rows, domains: Domains, bound: LinearBound) -> tuple[Array, Array]:
+def _probe(graph: Graph, rows: Rows, domains: Domains, bound: LinearBound, whole: Array | None) -> tuple[Array, Array]:
     """Concrete points of each box that are unsafe as far as this dtype can tell: of centres and minimisers of the
     weakest row."""
     xp = array_namespace(domains.lower)
     centre = 0.5 * (domains.lower + domains.upper)
+    if whole is not None:
+        centre = xp.where(whole, xp.floor(centre), centre)
     weakest = xp.argmin(xp.where(xp.isfinite(bound.lower), bound.lower, xp.inf), axis=1)
     direction = bound.coefficients[xp.arange(weakest.shape[0], **options_like(weakest)), weakest]
     corner = xp.where(direction > 0, domains.lower, domains.upper)
@@ -349,11 +355,12 @@ def looks_unsafe(graph: Graph, rows: Rows, points: Array, groups: Array) -> Arra
     return array_namespace(points).any((own.strongest(margins) <= 0) & own.clauses, axis=1)
 
 
-def _clipped(domains: Domains, bound: LinearBound, own: Rows) -> tuple[Domains, LinearBound, Rows]:
-    """Cut every box to the hull of what its open clauses leave; boxes with nothing left are dropped."""
+def _clipped(domains: Domains, bound: LinearBound, own: Rows) -> tuple[Domains, LinearBound, Rows, Array | slice]:
+    """Cut every box to the hull of what its open clauses leave; boxes with nothing left are dropped, the index says
+    which ones are not."""
     xp = array_namespace(domains.lower)
     if own.slots.shape[1] > CLIP_AT_MOST:
-        return domains, bound, own
+        return domains, bound, own, slice(None)
     row_low, row_high = clip(domains.lower, domains.upper, bound.coefficients, bound.constant)
     low = xp.max(own.by_clause(row_low, -xp.inf), axis=2)
     high = xp.min(own.by_clause(row_high, xp.inf), axis=2)
@@ -363,7 +370,7 @@ def _clipped(domains: Domains, bound: LinearBound, own: Rows) -> tuple[Domains, 
     hull_high = xp.max(xp.where(active[:, :, None], high, -xp.inf), axis=1)
     index = xp.nonzero(xp.any(active, axis=1))[0]
     cut = replace(domains, lower=hull_low, upper=hull_high, active=active).pick(index)
-    return cut, bound.boxes(index), own.of(index)
+    return cut, bound.boxes(index), own.of(index), index
 
 
 def _scores(domains: Domains, bound: LinearBound, own: Rows) -> Array:
@@ -386,8 +393,12 @@ def _scores(domains: Domains, bound: LinearBound, own: Rows) -> Array:
     return xp.sum(chosen, axis=1) * width + 1e-12 * width
 
 
-def _split(domains: Domains, scores: Array, stairs: Mapping[int, Array]) -> tuple[Domains, Domains]:
+def _split(
+    domains: Domains, scores: Array, options: SplitOptions, bounded: Domains | None = None
+) -> tuple[Domains, Domains]:
     """Halve every box along its best input; also the boxes that have no representable midpoint left.
+
+    Of the latter, those that were cut since they were `bounded` are children: their own bounds may decide.
 
     One input at a time, even while there are few boxes: splitting two or three at once fills a batch sooner but ends
     with up to six times as many boxes (linearizenn, ACAS Xu 2_7).
@@ -396,12 +407,17 @@ def _split(domains: Domains, scores: Array, stairs: Mapping[int, Array]) -> tupl
     middle = 0.5 * domains.lower + 0.5 * domains.upper
     splittable = (middle > domains.lower) & (middle < domains.upper)
     possible = xp.any(splittable, axis=1)
-    stuck = domains.pick(xp.nonzero(~possible)[0])
+    cut = xp.zeros_like(possible)
+    if bounded is not None:
+        cut = ~possible & xp.any((domains.lower != bounded.lower) | (domains.upper != bounded.upper), axis=1)
+    stuck = domains.pick(xp.nonzero(~possible & ~cut)[0])
+    again = domains.pick(xp.nonzero(cut)[0])
     index = xp.nonzero(possible)[0]
     parents, middle = domains.pick(index), middle[index]
     axis = xp.argmax(xp.where(splittable, scores, -1.0)[index], axis=1)
     boxes = xp.arange(axis.shape[0], **options_like(axis))
     point = middle[boxes, axis]
     left_upper, right_lower = parents.upper + 0, parents.lower + 0
-    left_upper[boxes, axis], right_lower[boxes, axis] = part(stairs, axis, point)
-    return concatenate([replace(parents, upper=left_upper), replace(parents, lower=right_lower)]), stuck
+    left_upper[boxes, axis], right_lower[boxes, axis] = part(options.stairs, axis, point, options.whole)
+    halves = [replace(parents, upper=left_upper), replace(parents, lower=right_lower)]
+    return concatenate([*halves, again] if len(again) else halves), stuck
