@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -53,10 +54,12 @@ def in_declared_order(property: Property, name: str, network: Network) -> Networ
     """The network with its inputs and outputs in the order in which the query declares them, where it names them.
 
     Declarations without a name of the file's stand for the remaining tensors in order. Raises `LoadError` for a name
-    that the file does not have.
+    that the file does not have, and for a declared element type or shape that is not the tensor's.
     """
     inputs = _order(property, name, property.inputs, network.inputs, "input")
     outputs = _order(property, name, property.outputs, network.outputs, "output")
+    _check_tensors(property, name, property.inputs, [network.inputs[k] for k in inputs])
+    _check_tensors(property, name, property.outputs, [network.outputs[k] for k in outputs])
     if inputs == sorted(inputs) and outputs == sorted(outputs):
         return network
     graph = replace(
@@ -95,6 +98,43 @@ def _order(
             f"{property.source or 'the query'}: two declarations stand for the same {kind} of network {name}"
         )
     return order
+
+
+def check_equal(property: Property, networks: Mapping[str, Network]) -> None:
+    """Raise `LoadError` where networks that the query declares equal are not the same."""
+    for declared in property.networks:
+        if declared.equal_to is None:
+            continue
+        own, other = networks[declared.name], networks[declared.equal_to]
+        if own is not other and own.sha256 != other.sha256:
+            raise LoadError(
+                f"{property.source or 'the query'} declares network {declared.name} equal to {declared.equal_to}, but "
+                f"{own.source} and {other.source} differ; give both the same file, or declare them isomorphic"
+            )
+
+
+def _check_tensors(
+    property: Property, name: str, tensors: Sequence[TensorDeclaration], infos: Sequence[TensorInfo]
+) -> None:
+    """Raise `LoadError` for a tensor of the network that is declared with another type or shape than the file's.
+
+    The type `real` stands for any; shapes may differ in axes of extent 1, and a flat one stands for any.
+    """
+    declared = [tensor for tensor in tensors if tensor.network == name]
+    if property.version == "1.0" or len(declared) != len(infos):
+        return
+    for tensor, info in zip(declared, infos, strict=True):
+        what = f"{property.source or 'the query'} declares {tensor.name} as {tensor.element_type}"
+        if tensor.element_type not in ("real", info.dtype.name):
+            raise LoadError(
+                f"{what}, but {info.name} of network {name} has type {info.dtype.name}; declare it so, or real"
+            )
+        own, given = ([extent for extent in shape if extent != 1] for shape in (info.shape, tensor.shape or ()))
+        # Sizes that differ are reported with all others when query and network are joined.
+        if len(given) > 1 and own != given and math.prod(own) == math.prod(given):
+            raise LoadError(
+                f"{what} {list(tensor.shape or ())}, but {info.name} of network {name} has shape {list(info.shape)}"
+            )
 
 
 @dataclass(frozen=True)

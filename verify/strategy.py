@@ -25,7 +25,7 @@ from .integers import exceeds_single, with_whole_numbers
 from .loading.network import Network, check_network, load
 from .loading.piecewise import fold_piecewise
 from .log import Log
-from .matching import assign, in_declared_order
+from .matching import assign, check_equal, in_declared_order
 from .problem import join
 from .result import Result, Verdict, Witness
 from .setting import Job, Setting
@@ -88,7 +88,9 @@ def verify_property(
 ) -> Result:
     """Decide a property about loaded networks, given by declared name. Raises `BoundsmithError` for input that does
     not fit."""
-    ordered = {name: in_declared_order(property, name, network) for name, network in assign(property, networks).items()}
+    assigned = assign(property, networks)
+    check_equal(property, assigned)
+    ordered = {name: in_declared_order(property, name, network) for name, network in assigned.items()}
     return _decide(property, ordered, options, deadline, Log())
 
 
@@ -96,6 +98,7 @@ def _load_networks(property: Property, files: Mapping[str, Path]) -> dict[str, N
     """The declared networks; each file is loaded once and checked against the runtime on the query's own region."""
     assigned = assign(property, files)
     by_file = {file: load(file, check=False) for file in dict.fromkeys(assigned.values())}
+    check_equal(property, {name: by_file[file] for name, file in assigned.items()})
     networks = {name: in_declared_order(property, name, by_file[file]) for name, file in assigned.items()}
     for name, network in {id(network): (name, network) for name, network in networks.items()}.values():
         check_network(network, *_region_of(property, name, network))

@@ -182,9 +182,9 @@ def test_an_isomorphic_network_needs_a_file_of_its_own(tmp_path):
         decide(tmp_path, text, {"f": random_layers((2, 4, 2), 1)})
 
 
-def test_equal_networks_in_a_chain(tmp_path):
+def test_several_networks_equal_to_one(tmp_path):
     text = DECLARED.format(link="equal-to") + (
-        "(declare-network h (equal-to g) (declare-input X_h real [1,2]) (declare-output Y_h real [1,2]))"
+        "(declare-network h (equal-to f) (declare-input X_h real [1,2]) (declare-output Y_h real [1,2]))"
     )
     bounds = UNIT + "".join(f"(assert (== X_h[0,{k}] X_f[0,{k}]))" for k in range(2))
     for name in ("", "f"):
