@@ -281,8 +281,10 @@ def _bound(polynomial: Polynomial, relation: str) -> Formula:
 
 def _nearest(value: Fraction | int) -> float:
     """The nearest float64; raises OverflowError where it is infinite, or so small that most digits are lost."""
-    nearest = float(value)
-    if abs(nearest) < _LEAST_NORMAL and abs(type(value)(nearest) - value) > abs(value) / _LOST:
+    from fractions import Fraction
+
+    exact, nearest = Fraction(value), float(value)
+    if abs(nearest) < _LEAST_NORMAL and abs(Fraction(nearest) - exact) * _LOST > abs(exact):
         raise OverflowError
     return nearest
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from .errors import UnsupportedError
 from .graph import Graph, Node
+from .rows import scaled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -255,11 +256,14 @@ def _group(clauses: Sequence[Clause], input_columns: int, monomial_columns: int)
                 blocks.append(np.zeros((len(clause.offset), columns)) if block is None else block)
         rows.append(blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1))
     box = clauses[0].box
+    every, offsets = scaled(
+        rows[0] if len(rows) == 1 else np.concatenate(rows), np.concatenate([clause.offset for clause in clauses])
+    )
     return Group(
         box.lower,
         box.upper,
-        rows[0] if len(rows) == 1 else np.concatenate(rows),
-        np.concatenate([clause.offset for clause in clauses]),
+        every,
+        offsets,
         np.concatenate([clause.strict for clause in clauses]),
         np.repeat(np.arange(len(clauses)), [len(clause.offset) for clause in clauses]),
         len(clauses),

@@ -28,6 +28,7 @@ from .log import Log
 from .matching import assign, check_equal, in_declared_order
 from .problem import join
 from .result import Result, Verdict, Witness
+from .rows import fit_single
 from .setting import Job, Setting
 from .trimmed import trimmed
 from .turns import ActivationTurns, InputTurns
@@ -134,7 +135,8 @@ def _decide(
     if not options.record and options.method != "milp":
         # Records and programmes are about the network's own neurons.
         problem = trimmed(replace(problem, graph=fold_piecewise(problem.graph)))
-    double = any(_is_double(network) for network in networks.values()) or exceeds_single(problem)
+    double = any(_is_double(network) for network in networks.values())
+    double = double or exceeds_single(problem) or not fit_single(problem.groups)
     dtype = "float64" if double else options.dtype
     setting = Setting.of(problem, choose_backend(options.device, dtype))
     job = Job(problem, setting, replay, options, deadline, log)

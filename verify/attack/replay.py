@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..problem import Problem
 
 
+@np.errstate(over="ignore")
 def clamp_exactly(points: np.ndarray, lower: np.ndarray, upper: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """The points in `dtype`, moved inside ``lower <= x <= upper`` (float64) exactly.
 
@@ -70,6 +71,9 @@ class Replay:
                 free = problem.property.input_map[start : start + size]
                 start += size
                 values = clamp_exactly(point[free], region.lower[free], region.upper[free], np.dtype(info.dtype))
+                # (No number of a type may lie in a box beyond its range.)
+                if not np.isfinite(values.astype(np.float64)).all():
+                    return None
                 if (~np.isnan(printed[free]) & (printed[free] != values)).any():
                     return None
                 printed[free] = values
