@@ -10,7 +10,11 @@ if TYPE_CHECKING:
     from .bounding.backward import Relaxed
     from .graph import Array
 
-__all__ = ["BoundsmithError", "LoadError", "UndefinedOnRegion", "UnsupportedError"]
+__all__ = ["ArgumentError", "BoundsmithError", "LoadError", "UndefinedOnRegion", "UnsupportedError"]
+
+
+class ArgumentError(BoundsmithError, ValueError):
+    """A function was given a value that it does not take; the message says which ones it does."""
 
 
 class LoadError(BoundsmithError):

@@ -19,7 +19,7 @@ from ..specs.element_types import require_real
 from ..specs.read import read_property
 from .arrays import choose_backend, out_of_memory_errors
 from .attack.replay import Replay
-from .errors import UndefinedOnRegion
+from .errors import ArgumentError, UndefinedOnRegion
 from .falsify import attack_between, attack_for, first_attacks
 from .integers import exceeds_single, with_whole_numbers
 from .loading.network import Network, check_network, load
@@ -202,8 +202,10 @@ class _Run:
         method = self.job.options.method
         if method == "bounds":
             return []
-        if method != "auto":
+        if method in ("input-split", "activation-split"):
             return [method]
+        if method != "auto":
+            raise ArgumentError(f"unknown method {method!r}")
         job = self.job
         few = job.uncertain <= SPLIT_INPUTS_AT_MOST
         activations = len(job.problem.groups) <= GROUPS_AT_MOST and bool(job.setting.plan.sources)
@@ -219,7 +221,7 @@ class _Run:
         Every search is complete on its own: the first that closes everything, or meets a witness, decides.
         """
         job, deadline, options = self.job, self.job.deadline, self.job.options
-        inputs = InputTurns(job, one_pass=not searches) if searches != ["activation-split"] else None
+        inputs = InputTurns(job, one_pass=not searches) if not searches or "input-split" in searches else None
         activations = ActivationTurns(job) if "activation-split" in searches else None
         turns = [turn for turn in (inputs, activations) if turn is not None]
         stretch = 0.3
