@@ -31,6 +31,7 @@ class Rows:
     slots    integers ``[G, K, S]``: the rows of each clause; entries equal to ``R`` stand for no row.
     clauses  bool ``[G, K]``: whether the clause exists.
     direct   whether every clause of every group is one row, in order, so that rows and clauses are the same.
+    strict   bool ``[G, R]``: rows that hold only where they are below their offset; None: there are none.
     """
 
     rows: Array
@@ -38,12 +39,14 @@ class Rows:
     slots: Array
     clauses: Array
     direct: bool
+    strict: Array | None = None
 
     def of(self, group: Array) -> Rows:
         """The rows of each domain's group ``[B, ...]``; with a single group as they are, ``[1, ...]`` (broadcasts)."""
         if self.rows.shape[0] == 1:
             return self
-        return Rows(self.rows[group], self.offsets[group], self.slots[group], self.clauses[group], self.direct)
+        strict = None if self.strict is None else self.strict[group]
+        return Rows(self.rows[group], self.offsets[group], self.slots[group], self.clauses[group], self.direct, strict)
 
     def only(self, clauses: Array) -> Rows:
         """The clauses at these positions ``[k]`` with their rows alone."""
@@ -57,7 +60,10 @@ class Rows:
         offsets = xp.concat([self.offsets, xp.full_like(self.offsets[:, :1], xp.inf)], axis=1)[lead, where]
         place = xp.arange(count * depth, **options_like(slots)).reshape(1, count, depth)
         kept = xp.where(slots == missing, count * depth, place)
-        return Rows(rows, offsets, kept, self.clauses[:, clauses], self.direct)
+        strict = self.strict
+        if strict is not None:
+            strict = xp.concat([strict, xp.zeros_like(strict[:, :1])], axis=1)[lead, where]
+        return Rows(rows, offsets, kept, self.clauses[:, clauses], self.direct, strict)
 
     def by_clause(self, values: Array, fill: float) -> Array:
         """Row values ``[B, R, ...]`` arranged as ``[B, K, S, ...]``, `fill` where a clause has fewer rows."""
@@ -124,11 +130,13 @@ def prepare_rows(groups: Sequence[Group], like: Array) -> Rows:
     rows = np.zeros((len(groups), count, columns))
     offsets = np.full((len(groups), count), np.inf)
     dtype = np.dtype(np.float64 if like.dtype.itemsize == 8 else np.float32)
+    strict = np.zeros((len(groups), count), dtype=bool)
     slots = np.full((len(groups), clauses, depth), count, dtype=np.int64)
     present = np.zeros((len(groups), clauses), dtype=bool)
     for position, group in enumerate(groups):
         size = len(group.offsets)
         rows[position, :size] = group.rows
+        strict[position, :size] = group.strict
         offsets[position, :size] = _offsets_in(group.offsets, dtype)
         # Rows are sorted by clause, so a row's place within its clause is its distance from the clause's first row.
         first = np.searchsorted(group.clause, group.clause)
@@ -142,4 +150,5 @@ def prepare_rows(groups: Sequence[Group], like: Array) -> Rows:
         xp.asarray(slots, **options),
         xp.asarray(present, **options),
         direct=depth == 1 and clauses == count and bool((slots[:, :, 0] == np.arange(count)).all()),
+        strict=xp.asarray(strict, **options) if strict.any() else None,
     )

@@ -23,7 +23,7 @@ from ..graph import Array, Graph
 from ..loading.evaluate import output_vector
 from .clipping import clip
 from .domains import Domains, Pool, concatenate
-from .hairs import nearly_refuted
+from .hairs import nearly_refuted, nearly_tied
 from .rounds import on_threads, pieces, threads
 from .stairs import part, snap
 from .undefined import split_advice, undefined_boxes
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ..bounding.plan import Plan
     from ..ops.rule import Interval
     from ..rows import Rows
+    from .exact import Ties
 
 INHERIT_AT_MOST = 4096
 """Bounds are handed from parent to child while the targets have at most this many entries in all; beyond, memory
@@ -57,15 +58,16 @@ class SplitOptions:
     """batch: boxes a round and worker; workers: threads; record: tell which clauses were refuted on which boxes (boxes
     are halved only then, never cut); stairs: inputs of which a few values stand for all (`stairs.find_stairs`; none
     with `record`); whole: which inputs take whole numbers alone (bool ``[n]``; None for none, and with `record`);
-    leave_hairs: boxes on which only rounding keeps clauses open (`hairs`) are stuck at once, for a
-    dtype that rounds less; light: intermediate bounds may be cheap ones where more boxes cost less than tighter
-    bounds."""
+    ties: looks at boxes on which a strict row is only just not met (None with `record`); leave_hairs: boxes on which
+    only rounding keeps clauses open (`hairs`) are stuck at once, for a dtype that rounds less; light: intermediate
+    bounds may be cheap ones where more boxes cost less than tighter bounds."""
 
     batch: int = 256
     workers: int = 1
     record: bool = False
     stairs: Mapping[int, Array] = field(default_factory=dict)
     whole: Array | None = None
+    ties: Ties | None = None
     leave_hairs: bool = False
     light: bool = False
 
@@ -183,13 +185,14 @@ class _Outcome:
 
 @dataclass(frozen=True, eq=False)
 class _Rounds:
-    """What all rounds of a search have in common."""
+    """What all rounds of a search have in common; `used` are the clauses that the rows are about, None for all."""
 
     plan: Plan
     rows: Rows
     options: SplitOptions
     deadline: Deadline
     memory: MemoryBudget
+    used: Array | None = None
 
     @np.errstate(all="ignore")
     def step(self, domains: Domains) -> list[_Outcome]:
@@ -223,14 +226,12 @@ class _Rounds:
         # Choosing rows takes as long as there are groups.
         if used.shape[0] == count or self.rows.rows.shape[0] > len(domains):
             return self._bounded(domains, state)
-        outcome = replace(self, rows=self.rows.only(used))._bounded(
+        outcome = replace(self, rows=self.rows.only(used), used=used)._bounded(
             replace(domains, active=domains.active[:, used]), state
         )
 
         def widened(part: Domains) -> Domains:
-            active = xp.zeros((len(part), count), dtype=xp.bool, **options_like(used))
-            active[:, used] = part.active
-            return replace(part, active=active)
+            return replace(part, active=_widened(part.active, used, count))
 
         refuted = outcome.refuted and (*outcome.refuted[:3], used[outcome.refuted[3]])
         return replace(outcome, children=widened(outcome.children), stuck=widened(outcome.stuck), refuted=refuted)
@@ -261,6 +262,11 @@ class _Rounds:
             refuted = (domains.lower[box], domains.upper[box], domains.group[box], clause)
         margin = xp.min(xp.where(active, strongest, xp.inf), axis=1)
         undecided = xp.any(active, axis=1)
+        if options.ties is not None and self.rows.strict is not None:
+            near = undecided & ~xp.any(active & ~nearly_tied(state, bound, own), axis=1)
+            whole = active if self.used is None else _widened(active, self.used, int(self.used[-1]) + 1)
+            settled = options.ties.settled(domains.lower, domains.upper, domains.group, whole, near)
+            undecided = undecided & ~xp.asarray(settled, **options_like(undecided))
         hairs = xp.zeros_like(undecided)
         if options.leave_hairs:
             hairs = undecided & ~xp.any(active & ~nearly_refuted(state, bound, own), axis=1)
@@ -306,6 +312,14 @@ class _Rounds:
         bound = row_bounds(state, own.rows, own.offsets, memory=self.memory, deadline=self.deadline)
         open_ = xp.any(active & ~(own.strongest(bound.lower) > 0), axis=1)
         return open_ & ~looks_unsafe(self.plan.graph, self.rows, centre, domains.group)
+
+
+def _widened(active: Array, used: Array, count: int) -> Array:
+    """Which of `count` clauses are open, ``[N, count]``, from those of the clauses `used`."""
+    xp = array_namespace(active)
+    every = xp.zeros((active.shape[0], count), dtype=xp.bool, **options_like(used))
+    every[:, used] = active
+    return every
 
 
 def _targets(state: Relaxed | Narrowed, index: Array) -> dict[int, Interval]:
