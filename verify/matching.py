@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from .errors import LoadError
+from .loading.network import load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -98,6 +99,32 @@ def _order(
             f"{property.source or 'the query'}: two declarations stand for the same {kind} of network {name}"
         )
     return order
+
+
+def with_declared_extents(property: Property, name: str, network: Network) -> Network:
+    """The network with the extents that the query declares, where its model leaves some open; else the network."""
+    tensors = [tensor for tensor in property.inputs if tensor.network == name]
+    if network.model is None or len(tensors) != len(network.inputs) or not any(i.symbolic for i in network.inputs):
+        return network
+    order = _order(property, name, property.inputs, network.inputs, "input")
+    infos = [network.inputs[k] for k in order]
+    shapes = {info.name: _extents(tensor, info) for tensor, info in zip(tensors, infos, strict=True)}
+    if all(shapes[info.name] == info.shape for info in infos):
+        return network
+    return replace(load(network.model, check=False, shapes=shapes), source=network.source)
+
+
+def _extents(tensor: TensorDeclaration, info: TensorInfo) -> tuple[int, ...]:
+    """The shape of an input as declared, if the model allows it; a flat one fixes a single open extent."""
+    declared, free = tensor.shape or (), [axis for axis, _ in info.symbolic]
+    if len(declared) == len(info.shape) and all(
+        axis in free or extent == info.shape[axis] for axis, extent in enumerate(declared)
+    ):
+        return declared
+    if len(free) == 1 and tensor.size % math.prod(info.shape) == 0:
+        extent = tensor.size // math.prod(info.shape)
+        return tuple(extent if axis in free else known for axis, known in enumerate(info.shape))
+    return info.shape
 
 
 def check_equal(property: Property, networks: Mapping[str, Network]) -> None:

@@ -25,7 +25,7 @@ from .integers import exceeds_single, with_whole_numbers
 from .loading.network import Network, check_network, load
 from .loading.piecewise import fold_piecewise
 from .log import Log
-from .matching import assign, check_equal, in_declared_order
+from .matching import assign, check_equal, in_declared_order, with_declared_extents
 from .problem import join
 from .result import Result, Verdict, Witness
 from .rows import fit_single
@@ -91,7 +91,8 @@ def verify_property(
     not fit."""
     assigned = assign(property, networks)
     check_equal(property, assigned)
-    ordered = {name: in_declared_order(property, name, network) for name, network in assigned.items()}
+    fixed = {name: with_declared_extents(property, name, network) for name, network in assigned.items()}
+    ordered = {name: in_declared_order(property, name, network) for name, network in fixed.items()}
     return _decide(property, ordered, options, deadline, Log())
 
 
@@ -100,7 +101,8 @@ def _load_networks(property: Property, files: Mapping[str, Path]) -> dict[str, N
     assigned = assign(property, files)
     by_file = {file: load(file, check=False) for file in dict.fromkeys(assigned.values())}
     check_equal(property, {name: by_file[file] for name, file in assigned.items()})
-    networks = {name: in_declared_order(property, name, by_file[file]) for name, file in assigned.items()}
+    fixed = {name: with_declared_extents(property, name, by_file[file]) for name, file in assigned.items()}
+    networks = {name: in_declared_order(property, name, network) for name, network in fixed.items()}
     for name, network in {id(network): (name, network) for name, network in networks.items()}.values():
         check_network(network, *_region_of(property, name, network))
     return networks
