@@ -69,6 +69,19 @@ class Problem:
         """Whether rows have columns for the free inputs."""
         return any(clause.input_rows is not None for clause in self.property.clauses)
 
+    @cached_property
+    def couples_inputs(self) -> bool:
+        """Whether some row is about two or more inputs and nothing else."""
+        for clause in self.property.clauses:
+            if clause.input_rows is None:
+                continue
+            others = (clause.output_rows != 0).any(axis=1)
+            if clause.monomial_rows is not None:
+                others |= (clause.monomial_rows != 0).any(axis=1)
+            if (((clause.input_rows != 0).sum(axis=1) > 1) & ~others).any():
+                return True
+        return False
+
     def extend(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """The output vector ``[m]`` that rows speak about, from free inputs ``[n]`` and network outputs, in float64."""
         parts = [y]

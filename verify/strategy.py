@@ -47,7 +47,11 @@ SPLIT_INPUTS_AT_MOST = 64
 """Uncertain inputs up to which splitting the input box is worth trying."""
 
 SPLIT_INPUTS_ALONE = 8
-"""Uncertain inputs up to which splitting the input box alone is best."""
+"""Uncertain inputs up to which splitting the input box alone is best, unless there are few activations."""
+
+FEW_ACTIVATIONS = 64
+"""Entries that may be split, up to which splitting activations takes part all the same: where a query couples inputs,
+halving boxes gains nothing on them (monotonicity of two ReLUs: 7 domains; 13 million boxes were not enough)."""
 
 PROGRAMME_AFTER = 4.0
 """Seconds of search after which a small problem is handed to mixed-integer programming, for half of what is left."""
@@ -199,7 +203,8 @@ class _Run:
     def _searches(self) -> list[str]:
         """Which searches take part, first one first; none for bounds alone.
 
-        Splitting the input wins while few inputs vary, splitting activations while many do; between, both take turns.
+        Splitting the input wins while few inputs vary, splitting activations while many do, or where there are few of
+        them and the query couples inputs; between, both take turns.
         """
         method = self.job.options.method
         if method == "bounds":
@@ -208,14 +213,17 @@ class _Run:
             return [method]
         if method != "auto":
             raise ArgumentError(f"unknown method {method!r}")
-        job = self.job
+        job, plan = self.job, self.job.setting.plan
         few = job.uncertain <= SPLIT_INPUTS_AT_MOST
-        activations = len(job.problem.groups) <= GROUPS_AT_MOST and bool(job.setting.plan.sources)
-        alone = job.uncertain <= SPLIT_INPUTS_ALONE
-        return [
+        entries = sum(plan.graph.nodes[index].size for index in plan.sources)
+        small = 0 < entries <= FEW_ACTIVATIONS
+        activations = len(job.problem.groups) <= GROUPS_AT_MOST and bool(plan.sources)
+        alone = job.uncertain <= SPLIT_INPUTS_ALONE and not small
+        searches = [
             *(["input-split"] if few else []),
             *(["activation-split"] if activations and not alone else []),
         ]
+        return searches[::-1] if small and job.problem.couples_inputs else searches
 
     def _search(self, searches: list[str]) -> tuple[Verdict, Witness | None]:
         """The searches in turns of growing length, with attacks between them.
@@ -227,6 +235,10 @@ class _Run:
         activations = ActivationTurns(job) if "activation-split" in searches else None
         turns = [turn for turn in (inputs, activations) if turn is not None]
         stretch = 0.3
+        if searches == ["activation-split", "input-split"]:
+            turns.reverse()
+            # (The first leaves take as long to prepare.)
+            stretch = 1.0
         attacking = job.options.attack and job.options.method == "auto"
         while True:
             for turn in turns:
