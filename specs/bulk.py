@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .errors import SpecError
-from .formula import And, Atom, Or
+from .formula import And, Atom, Or, vanishes
 from .sexpr import NUMBER_PATTERN
 
 if TYPE_CHECKING:
@@ -89,6 +89,8 @@ def _bounds(block: str, number_of: Callable[[str], int]) -> Bounds | None:
     tokens = block.split()
     count = len(tokens) // 3
     value = np.fromiter(map(float, tokens[2::3]), np.float64, count) + 0.0  # -0.0 becomes 0.0
+    if any(vanishes(tokens[3 * position + 2], 0.0) for position in np.flatnonzero(value == 0).tolist()):
+        return None
     try:
         variable = np.fromiter(map(number_of, tokens[1::3]), np.int64, count)
     except SpecError:

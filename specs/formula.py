@@ -15,7 +15,7 @@ from .errors import SpecError
 from .sexpr import NUMBER, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from fractions import Fraction
 
 #: A product of variables: their numbers, sorted; repetition is a power.
@@ -26,7 +26,9 @@ Polynomial: TypeAlias = "dict[Monomial, Fraction]"
 
 MAX_DEGREE = 32
 MAX_TERMS = 100_000
-_MAX_BITS = 4096
+_MAX_BITS = 65536
+_LEAST_NORMAL = 2.2250738585072014e-308
+_LOST = 1 << 40
 _EXACT_DIGITS = 400
 
 FLIPPED: Mapping[str, str] = {"<=": ">=", ">=": "<=", "<": ">", ">": "<", "==": "=="}
@@ -71,11 +73,15 @@ class Conditions:
     Args:
         source: for messages.
         number_of: the number of a variable named by a token; raises SpecError or KeyError for what is no variable.
+        type_of: the element type of a variable; a comparison must not mix types. None: all have one.
     """
 
-    def __init__(self, source: Source, number_of: Callable[[str], int]) -> None:
+    def __init__(
+        self, source: Source, number_of: Callable[[str], int], type_of: Callable[[int], str] | None = None
+    ) -> None:
         self.source = source
         self.number_of = number_of
+        self.type_of = type_of
         self.notes: list[str] = []
 
     def reduce(self, items: list[Any], offsets: list[int], start: int) -> Formula | Polynomial:
@@ -83,7 +89,9 @@ class Conditions:
         try:
             return self._reduce(items, offsets, start)
         except OverflowError:
-            raise self.source.error(start, "the constants of this form exceed the range of float64") from None
+            raise self.source.error(
+                start, "the constants of this form exceed the range of float64, or are too small for it"
+            ) from None
 
     def _reduce(self, items: list[Any], offsets: list[int], start: int) -> Formula | Polynomial:
         head = items[0] if items else None
@@ -129,6 +137,7 @@ class Conditions:
         if len(terms) == 2 and relation != "!=":
             return self._compare(relation, terms[0], terms[1], offsets[0], offsets[1])
         polynomials = [self._polynomial(term, offset) for term, offset in zip(terms, offsets, strict=True)]
+        self._require_one_type(_variables(polynomials), offsets[0])
         parts: tuple[Formula, ...]
         if relation == "!=":
             pairs = combinations(polynomials, 2)
@@ -147,12 +156,14 @@ class Conditions:
                 if _is_number(right):
                     return Atom(variable, relation, self._float(right, right_at))
                 other = self._variable(right, right_at)
+                self._require_one_type((variable, other), right_at)
                 if variable < other:
                     return Atom((((variable,), 1.0), ((other,), -1.0)), relation, 0.0)
                 if variable > other:
                     return Atom((((other,), 1.0), ((variable,), -1.0)), FLIPPED[relation], 0.0)
-        difference = _difference(self._polynomial(left, left_at), self._polynomial(right, right_at))
-        return _bound(difference, relation)
+        polynomials = [self._polynomial(left, left_at), self._polynomial(right, right_at)]
+        self._require_one_type(_variables(polynomials), left_at)
+        return _bound(_difference(*polynomials), relation)
 
     def _arithmetic(self, head: str, items: list[Any], offsets: list[int], start: int) -> Polynomial:
         if len(items) < 2:
@@ -172,7 +183,7 @@ class Conditions:
         result = terms[0]
         for term in terms[1:]:
             for monomial, value in term.items():
-                result[monomial] = _rounded(result.get(monomial, 0) + value)
+                result[monomial] = _bounded_in_length(result.get(monomial, 0) + value)
         return result
 
     def _product(self, left: Polynomial, right: Polynomial, start: int) -> Polynomial:
@@ -184,7 +195,7 @@ class Conditions:
                 monomial = tuple(sorted(a + b))
                 if len(monomial) > MAX_DEGREE:
                     raise self.source.error(start, f"this product has a degree above {MAX_DEGREE}")
-                result[monomial] = _rounded(result.get(monomial, 0) + x * y)
+                result[monomial] = _bounded_in_length(result.get(monomial, 0) + x * y)
         return result
 
     def _polynomial(self, item: Any, offset: int) -> Polynomial:
@@ -206,7 +217,17 @@ class Conditions:
         value = float(token)
         if value in (float("inf"), float("-inf")):
             raise self.source.error(offset, f"the number {token[:40]} exceeds the range of float64")
+        if vanishes(token, value):
+            raise self.source.error(offset, f"the number {token[:40]} is too small for float64, but is not 0")
         return value + 0.0  # -0.0 becomes 0.0, so that equal bounds have equal bits
+
+    def _require_one_type(self, variables: Iterable[int], offset: int) -> None:
+        """Raise SpecError for variables of several element types: the standard does not convert between them."""
+        if self.type_of is None:
+            return
+        types = sorted({self.type_of(variable) for variable in variables})
+        if len(types) > 1:
+            raise self.source.error(offset, f"this comparison mixes element types: {' and '.join(types)}")
 
     def _variable(self, token: str, offset: int) -> int:
         try:
@@ -215,8 +236,18 @@ class Conditions:
             raise self.source.error(offset, str(problem)) from None
 
 
+def vanishes(token: str, value: float) -> bool:
+    """Whether a number that is not 0 was read as 0."""
+    return value == 0 and any(digit in "123456789" for digit in token.lower().partition("e")[0])
+
+
 def _is_number(token: str) -> bool:
     return token[0] in "0123456789+-."
+
+
+def _variables(polynomials: Iterable[Polynomial]) -> set[int]:
+    """The variables of some polynomials."""
+    return {variable for polynomial in polynomials for monomial in polynomial for variable in monomial}
 
 
 def _difference(left: Polynomial, right: Polynomial) -> Polynomial:
@@ -244,16 +275,26 @@ def _bound(polynomial: Polynomial, relation: str) -> Formula:
         quotient = -constant / factor
         # a quotient that rounds would move the bound; then the factor stays
         if _is_power_of_two(factor) or quotient == float(quotient):
-            return Atom(terms[0][0][0], relation, float(quotient))
-    return Atom(tuple((monomial, float(value)) for monomial, value in terms), relation, float(-constant))
+            return Atom(terms[0][0][0], relation, _nearest(quotient))
+    return Atom(tuple((monomial, _nearest(value)) for monomial, value in terms), relation, _nearest(-constant))
+
+
+def _nearest(value: Fraction | int) -> float:
+    """The nearest float64; raises OverflowError where it is infinite, or so small that most digits are lost."""
+    from fractions import Fraction
+
+    exact, nearest = Fraction(value), float(value)
+    if abs(nearest) < _LEAST_NORMAL and abs(Fraction(nearest) - exact) * _LOST > abs(exact):
+        raise OverflowError
+    return nearest
 
 
 def _is_power_of_two(value: Fraction) -> bool:
     return value.numerator & (value.numerator - 1) == 0 and value.denominator & (value.denominator - 1) == 0
 
 
-def _rounded(value: Fraction) -> Fraction:
-    """The value, or its nearest float64 once exact arithmetic with it would crawl; may raise OverflowError."""
+def _bounded_in_length(value: Fraction) -> Fraction:
+    """The value; raises OverflowError where exact arithmetic with it would crawl (rounded terms might cancel)."""
     if max(value.numerator.bit_length(), value.denominator.bit_length()) <= _MAX_BITS:
         return value
-    return type(value)(float(value))
+    raise OverflowError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import frexp, isfinite
+from math import frexp, fsum, isfinite
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -71,13 +71,18 @@ def _equal_inputs(part: Atom | Or, input_count: int) -> tuple[int, int] | None:
 def _renamed(atom: Atom, slots: list[int], source_name: str) -> Formula:
     if isinstance(atom.key, int):
         return Atom(slots[atom.key], atom.relation, atom.bound)
-    collected: dict[Monomial, float] = {}
+    collected: dict[Monomial, list[float]] = {}
     for monomial, value in atom.key:
         renamed = tuple(sorted(slots[variable] for variable in monomial))
-        collected[renamed] = collected.get(renamed, 0.0) + value
-    terms = sorted((term for term in collected.items() if term[1]), key=lambda term: (len(term[0]), term[0]))
-    if not all(isfinite(value) for _, value in terms):
-        raise SpecError(f"{source_name}: coefficients of merged inputs add up to more than the range of float64")
+        collected.setdefault(renamed, []).append(value)
+    try:
+        # Rounded once: of terms that nearly cancel, sums one by one could lose what is left.
+        sums = {monomial: fsum(values) for monomial, values in collected.items()}
+    except OverflowError:
+        raise SpecError(
+            f"{source_name}: coefficients of merged inputs add up to more than the range of float64"
+        ) from None
+    terms = sorted((term for term in sums.items() if term[1]), key=lambda term: (len(term[0]), term[0]))
     relation, bound = atom.relation, atom.bound
     if not terms:
         return TRUE if HOLDS[relation](0.0, bound) else FALSE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 MAX_VARIABLES = 10_000_000
 
 
+_VERSION = re.compile(r"<?([0-9]+)\.[0-9]+>?", re.ASCII)
+
+
 class Asserted(NamedTuple):
     """The value of an ``(assert ...)`` form."""
 
@@ -27,6 +31,25 @@ class Asserted(NamedTuple):
 
 class Ignored:
     """The value of a form that says nothing about the property, such as ``(check-sat)``."""
+
+
+@dataclass
+class Versions:
+    """Reads ``(vnnlib-version ...)``: once at most, and of one major version."""
+
+    source: Source
+    major: str
+    found: bool = False
+
+    def read(self, items: list[Any], start: int) -> Ignored:
+        """The value of the form; raises SpecError if it says another version, or is not the first."""
+        number = _VERSION.fullmatch(items[1]) if len(items) == 2 and isinstance(items[1], str) else None
+        if number is None or number[1] != self.major:
+            raise self.source.error(start, "only VNN-LIB 1.0 and 2.0 are supported: (vnnlib-version <2.0>)")
+        if self.found:
+            raise self.source.error(start, "the version is declared twice")
+        self.found = True
+        return Ignored()
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,12 +20,13 @@ Reduce = Callable[[list[Any], list[int], int], Any]
 NUMBER_PATTERN = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 NUMBER = re.compile(NUMBER_PATTERN)
 
-_COMMENT = re.compile(r";[^\n]*")
-_COMMENT_OR_STRING = re.compile(r'("(?:[^"\\\n]|\\.)*")|;[^\n]*')
+_COMMENT = re.compile(r";[^\r\n]*")
+_COMMENT_OR_STRING = re.compile(r'("(?:[^"\\\r\n]|\\[^\r\n])*")|;[^\r\n]*')
+_LINE_END = re.compile(r"\r\n|\r|\n")
 _BLANK = re.compile(r"\s*", re.ASCII)
 _TOKEN = re.compile(
     r"""[()]                                            # a parenthesis
-    | "(?:[^"\\\n]|\\.)*"                               # a string
+    | "(?:[^"\\\r\n]|\\[^\r\n])*"                      # a string
     | [A-Za-z_][A-Za-z0-9_]*+\s*+\[[^\[\]()"\n]*\]      # an element of a tensor, X[0,1]
     | \[[^\[\]()"\n]*\]                                 # a shape
     | [^\s()"\[\]]+                                     # a name, number or operator
@@ -39,7 +40,8 @@ _TOKEN = re.compile(
 class Source:
     """A specification's text, comments blanked, with the name to give it in messages.
 
-    Comments run to the end of their line, so removing them moves no other token to another line or column.
+    Comments run to the end of their line, so removing them moves no other token to another line or column. A line ends
+    with a line feed, a carriage return, or both.
     """
 
     name: str
@@ -57,9 +59,10 @@ class Source:
     def error(self, offset: int, message: str) -> SpecError:
         """The error `message` at character `offset`, as ``file:line:column: message``."""
         offset = min(offset, len(self.text))
-        line = self.text.count("\n", 0, offset) + 1
-        column = offset - self.text.rfind("\n", 0, offset)
-        return SpecError(f"{self.name}:{line}:{column}: {message}")
+        line, start = 1, 0
+        for end in _LINE_END.finditer(self.text, 0, offset):
+            line, start = line + 1, end.end()
+        return SpecError(f"{self.name}:{line}:{offset - start + 1}: {message}")
 
     def mention(self, name: str) -> int:
         """The offset of the last mention of a variable, to point a message at."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import SpecError
 from .formula import Conditions
 from .property import NetworkDeclaration, TensorDeclaration
-from .query import MAX_VARIABLES, Asserted, Ignored, Query, read_assertions, reduce_assert
+from .query import MAX_VARIABLES, Asserted, Ignored, Query, Versions, read_assertions, reduce_assert
 from .sexpr import Source, skip_blank
 
 if TYPE_CHECKING:
@@ -21,9 +21,7 @@ _DECLARED = re.compile(r"\(\s*+declare-(?:const|fun)\s++([^\s()]++)", re.ASCII)
 _DECLARATIONS = re.compile(r"(?:\(declare-const\s++[XY]_[0-9]++\s++Real\s*+\)\s*+)++", re.ASCII)
 _VARIABLE = re.compile(r"([XY])_(0|[1-9][0-9]{0,8})")
 _REALS = ("Real", "real")
-_IGNORED = frozenset(
-    {"set-logic", "set-info", "set-option", "check-sat", "get-model", "get-value", "exit", "vnnlib-version"}
-)
+_IGNORED = frozenset({"set-logic", "set-info", "set-option", "check-sat", "get-model", "get-value", "exit"})
 
 
 def read_vnnlib1(source: Source, bulk: bool = True) -> Query:
@@ -38,6 +36,7 @@ def read_vnnlib1(source: Source, bulk: bool = True) -> Query:
     numbers, input_count, output_count = _declared_variables(source)
     number_of = _lookup(numbers)
     conditions = Conditions(source, number_of)
+    versions = Versions(source, "1")
 
     def reduce(items: list[Any], offsets: list[int], start: int) -> Any:
         head = items[0] if items and isinstance(items[0], str) else None
@@ -47,6 +46,8 @@ def read_vnnlib1(source: Source, bulk: bool = True) -> Query:
             return _declaration(source, items, start)
         if head in _IGNORED:
             return Ignored()
+        if head == "vnnlib-version":
+            return versions.read(items, start)
         if not items:
             return ()
         if head == "declare-network":

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .errors import SpecError
 from .formula import Conditions
 from .property import NetworkDeclaration, TensorDeclaration
-from .query import MAX_VARIABLES, Asserted, Ignored, Query, read_assertions, reduce_assert
+from .query import MAX_VARIABLES, Asserted, Ignored, Query, Versions, read_assertions, reduce_assert
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from .sexpr import Source
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*", re.ASCII)
-_VERSION = re.compile(r"<?2\.[0-9]+>?")
 _TYPE_AND_SHAPE = re.compile(r"([A-Za-z][A-Za-z0-9_]*)\s*(\[[^\]]*\])?", re.ASCII)
 _ELEMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)\s*(?:\[([^\]]*)\])?", re.ASCII)
 ELEMENT_TYPES = frozenset(
@@ -37,6 +36,7 @@ ELEMENT_TYPES = frozenset(
         "float8e4m3fnuz",
         "float8e5m2fnuz",
         "float4e2m1",
+        "bool",
         "int8",
         "int16",
         "int32",
@@ -72,6 +72,7 @@ class _Scope:
     networks: list[NetworkDeclaration] = field(default_factory=list)
     tensors: dict[str, _Tensor] = field(default_factory=dict)
     first_number: dict[str, int] = field(default_factory=dict)
+    ends: list[tuple[int, str]] = field(default_factory=list)
     assertions_begun: bool = False
 
     def of_kind(self, kind: str) -> tuple[TensorDeclaration, ...]:
@@ -83,7 +84,12 @@ class _Scope:
             number = 0
             for tensor in (*self.of_kind("declare-input"), *self.of_kind("declare-output")):
                 self.first_number[tensor.name] = number
+                self.ends.append((number + tensor.size, tensor.element_type))
                 number += tensor.size
+
+    def type_of(self, number: int) -> str:
+        """The element type of a variable, as declared."""
+        return next(element_type for end, element_type in self.ends if number < end)
 
 
 def read_vnnlib2(source: Source, bulk: bool = True) -> Query:
@@ -97,9 +103,10 @@ def read_vnnlib2(source: Source, bulk: bool = True) -> Query:
     """
     scope = _Scope()
     number_of = _lookup(scope)
-    conditions = Conditions(source, number_of)
+    conditions = Conditions(source, number_of, scope.type_of)
+    versions = Versions(source, "2")
     readers: dict[str, Callable[[list[Any], list[int], int], Any]] = {
-        "vnnlib-version": lambda items, offsets, start: _version(source, items, start),
+        "vnnlib-version": lambda items, offsets, start: versions.read(items, start),
         "declare-network": lambda items, offsets, start: _network(source, scope, items, offsets, start),
         "equal-to": lambda items, offsets, start: _link(source, scope, items, start),
         "isomorphic-to": lambda items, offsets, start: _link(source, scope, items, start),
@@ -136,12 +143,6 @@ def read_vnnlib2(source: Source, bulk: bool = True) -> Query:
     )
 
 
-def _version(source: Source, items: list[Any], start: int) -> Ignored:
-    if len(items) != 2 or not isinstance(items[1], str) or not _VERSION.fullmatch(items[1]):
-        raise source.error(start, "only VNN-LIB 1.0 and 2.0 are supported: (vnnlib-version <2.0>)")
-    return Ignored()
-
-
 def _asserted(conditions: Conditions, scope: _Scope, items: list[Any], offsets: list[int], start: int) -> Asserted:
     scope.assertions_begun = True
     return reduce_assert(conditions, items, offsets, start)
@@ -150,8 +151,15 @@ def _asserted(conditions: Conditions, scope: _Scope, items: list[Any], offsets: 
 def _link(source: Source, scope: _Scope, items: list[Any], start: int) -> _Link:
     if len(items) != 2 or not isinstance(items[1], str):
         raise source.error(start, f"{items[0]} takes the name of one network")
-    if items[1] not in (network.name for network in scope.networks):
+    other = next((network for network in scope.networks if network.name == items[1]), None)
+    if other is None:
         raise source.error(start, f"network {items[1]!r} is not declared before this one")
+    if other.equal_to or other.isomorphic_to:
+        raise source.error(
+            start,
+            f"network {other.name!r} is itself declared {'equal' if other.equal_to else 'isomorphic'} to another; "
+            f"name that one here ({other.equal_to or other.isomorphic_to})",
+        )
     return _Link(items[0], items[1])
 
 
@@ -179,7 +187,7 @@ def _tensor(source: Source, items: list[Any], offsets: list[int], start: int) ->
 
 
 def _shape(source: Source, text: str, offset: int) -> tuple[int, ...]:
-    sizes = text[1:-1].replace(",", " ").split()
+    sizes = [size for part in text[1:-1].split(",") for size in part.split() or [""]] if text[1:-1].strip() else []
     if not all(re.fullmatch("[0-9]{1,8}", size) and int(size) for size in sizes):
         raise source.error(offset, f"{text} is no shape: it must be a list of positive integers such as [1,5]")
     shape = tuple(map(int, sizes))
@@ -199,9 +207,13 @@ def _network(source: Source, scope: _Scope, items: list[Any], offsets: list[int]
     name = items[1]
     if name in (network.name for network in scope.networks):
         raise source.error(offsets[1], f"network {name!r} is declared twice")
+    if name in scope.tensors:
+        raise source.error(offsets[1], f"{name!r} is the name of a tensor already")
     links: dict[str, str] = {}
     for item, offset in zip(items[2:], offsets[2:], strict=True):
         if isinstance(item, _Link):
+            if links:
+                raise source.error(offset, f"network {name!r} is declared equal or isomorphic to another twice")
             links[item.keyword] = item.network
         elif isinstance(item, _Tensor):
             _enter(source, scope, name, item)
@@ -226,6 +238,8 @@ def _enter(source: Source, scope: _Scope, network: str, tensor: _Tensor) -> None
     declared = tensor.declaration
     if declared.name in scope.tensors:
         raise source.error(tensor.offset, f"tensor {declared.name!r} is declared twice")
+    if declared.name in (network, *(other.name for other in scope.networks)):
+        raise source.error(tensor.offset, f"{declared.name!r} is the name of a network already")
     if sum(other.declaration.size for other in scope.tensors.values()) + declared.size > MAX_VARIABLES:
         raise source.error(tensor.offset, f"the query has more than {MAX_VARIABLES} variables")
     owned = TensorDeclaration(
@@ -260,7 +274,7 @@ def _number(scope: _Scope, token: str) -> int:
     if tensor.kind == "declare-hidden":
         raise SpecError(f"{match[1]} is a hidden node; assertions over hidden nodes are not supported yet")
     shape = tensor.declaration.shape or ()
-    indices = (match[2] or "").replace(" ", "").split(",") if (match[2] or "").strip() else []
+    indices = [index.strip() for index in match[2].split(",")] if (match[2] or "").strip() else []
     if not all(re.fullmatch("[0-9]{1,9}", index) for index in indices):
         raise SpecError(f"the index of {token} must consist of non-negative integers")
     if len(indices) != len(shape):

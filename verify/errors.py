@@ -10,7 +10,11 @@ if TYPE_CHECKING:
     from .bounding.backward import Relaxed
     from .graph import Array
 
-__all__ = ["BoundsmithError", "LoadError", "UndefinedOnRegion", "UnsupportedError"]
+__all__ = ["ArgumentError", "BoundsmithError", "LoadError", "UndefinedOnRegion", "UnsupportedError"]
+
+
+class ArgumentError(BoundsmithError, ValueError):
+    """A function was given a value that it does not take; the message says which ones it does."""
 
 
 class LoadError(BoundsmithError):
@@ -31,11 +35,13 @@ class UndefinedOnRegion(BoundsmithError):
     """An operator has no value somewhere on the region it is bounded over (log of a negative, division by zero), or
     may have none as far as the bounds of its input tell.
 
-    valid    bool ``[B, *shape]``, B boxes or 1: the operator's entries that surely have a value; None: not known.
+    valid    bool ``[B, *shape]``, B boxes or 1: the entries of the operator's input `about` for which it surely has a
+             value; None: not known.
     partial  the relaxation of all nodes before the operator, where a relaxation was under way.
     """
 
-    def __init__(self, message: str, valid: Array | None = None) -> None:
+    def __init__(self, message: str, valid: Array | None = None, about: int = -1) -> None:
         super().__init__(message)
         self.valid = valid
+        self.about = about
         self.partial: Relaxed | None = None

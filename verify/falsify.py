@@ -94,6 +94,7 @@ def _attack(
         job.check,
         chunk=min(max(LEAST_POINTS, affordable // 4 * 2), job.memory.rows(setting.plan.largest * 64, 4096)),
         starts=starts,
+        whole=setting.whole_inputs,
     )
     job.log.phase("attack", started)
     job.log.count("attacks", 1)

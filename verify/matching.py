@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from .errors import LoadError
+from .loading.network import load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,10 +55,12 @@ def in_declared_order(property: Property, name: str, network: Network) -> Networ
     """The network with its inputs and outputs in the order in which the query declares them, where it names them.
 
     Declarations without a name of the file's stand for the remaining tensors in order. Raises `LoadError` for a name
-    that the file does not have.
+    that the file does not have, and for a declared element type or shape that is not the tensor's.
     """
     inputs = _order(property, name, property.inputs, network.inputs, "input")
     outputs = _order(property, name, property.outputs, network.outputs, "output")
+    _check_tensors(property, name, property.inputs, [network.inputs[k] for k in inputs])
+    _check_tensors(property, name, property.outputs, [network.outputs[k] for k in outputs])
     if inputs == sorted(inputs) and outputs == sorted(outputs):
         return network
     graph = replace(
@@ -95,6 +99,69 @@ def _order(
             f"{property.source or 'the query'}: two declarations stand for the same {kind} of network {name}"
         )
     return order
+
+
+def with_declared_extents(property: Property, name: str, network: Network) -> Network:
+    """The network with the extents that the query declares, where its model leaves some open; else the network."""
+    tensors = [tensor for tensor in property.inputs if tensor.network == name]
+    if network.model is None or len(tensors) != len(network.inputs) or not any(i.symbolic for i in network.inputs):
+        return network
+    order = _order(property, name, property.inputs, network.inputs, "input")
+    infos = [network.inputs[k] for k in order]
+    shapes = {info.name: _extents(tensor, info) for tensor, info in zip(tensors, infos, strict=True)}
+    if all(shapes[info.name] == info.shape for info in infos):
+        return network
+    return replace(load(network.model, check=False, shapes=shapes), source=network.source)
+
+
+def _extents(tensor: TensorDeclaration, info: TensorInfo) -> tuple[int, ...]:
+    """The shape of an input as declared, if the model allows it; a flat one fixes a single open extent."""
+    declared, free = tensor.shape or (), [axis for axis, _ in info.symbolic]
+    if len(declared) == len(info.shape) and all(
+        axis in free or extent == info.shape[axis] for axis, extent in enumerate(declared)
+    ):
+        return declared
+    if len(free) == 1 and tensor.size % math.prod(info.shape) == 0:
+        extent = tensor.size // math.prod(info.shape)
+        return tuple(extent if axis in free else known for axis, known in enumerate(info.shape))
+    return info.shape
+
+
+def check_equal(property: Property, networks: Mapping[str, Network]) -> None:
+    """Raise `LoadError` where networks that the query declares equal are not the same."""
+    for declared in property.networks:
+        if declared.equal_to is None:
+            continue
+        own, other = networks[declared.name], networks[declared.equal_to]
+        if own is not other and own.sha256 != other.sha256:
+            raise LoadError(
+                f"{property.source or 'the query'} declares network {declared.name} equal to {declared.equal_to}, but "
+                f"{own.source} and {other.source} differ; give both the same file, or declare them isomorphic"
+            )
+
+
+def _check_tensors(
+    property: Property, name: str, tensors: Sequence[TensorDeclaration], infos: Sequence[TensorInfo]
+) -> None:
+    """Raise `LoadError` for a tensor of the network that is declared with another type or shape than the file's.
+
+    The type `real` stands for any; shapes may differ in axes of extent 1, and a flat one stands for any.
+    """
+    declared = [tensor for tensor in tensors if tensor.network == name]
+    if property.version == "1.0" or len(declared) != len(infos):
+        return
+    for tensor, info in zip(declared, infos, strict=True):
+        what = f"{property.source or 'the query'} declares {tensor.name} as {tensor.element_type}"
+        if tensor.element_type not in ("real", info.dtype.name):
+            raise LoadError(
+                f"{what}, but {info.name} of network {name} has type {info.dtype.name}; declare it so, or real"
+            )
+        own, given = ([extent for extent in shape if extent != 1] for shape in (info.shape, tensor.shape or ()))
+        # Sizes that differ are reported with all others when query and network are joined.
+        if len(given) > 1 and own != given and math.prod(own) == math.prod(given):
+            raise LoadError(
+                f"{what} {list(tensor.shape or ())}, but {info.name} of network {name} has shape {list(info.shape)}"
+            )
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .arguments import require_choice, require_number
+from .errors import ArgumentError
+
+METHODS = ("auto", "attack", "bounds", "input-split", "activation-split", "milp")
+DEVICES = ("auto", "cpu", "cuda")
+DTYPES = ("float32", "float64")
+
 
 @dataclass(frozen=True)
 class Options:
-    """How to decide a query.
+    """How to decide a query. Values that are not among these raise `ArgumentError`.
 
     timeout   seconds, counted by the command line from the start of the process.
     device    auto, cpu or cuda;  dtype  float32 or float64: the arithmetic of the bounds.
@@ -34,3 +41,17 @@ class Options:
     record: bool = False
     cuts: bool = False
     assume_real: bool = True
+
+    def __post_init__(self) -> None:
+        require_choice("method", self.method, METHODS)
+        require_choice("device", self.device, DEVICES)
+        require_choice("dtype", self.dtype, DTYPES)
+        require_number("timeout", self.timeout, 0.0)
+        require_number("seed", self.seed, 0, whole=True)
+        if self.memory is not None:
+            require_number("memory", self.memory, 1, whole=True)
+        if self.threads is not None:
+            require_number("threads", self.threads, 1, whole=True)
+        for name in ("attack", "record", "cuts", "assume_real"):
+            if not isinstance(getattr(self, name), bool):
+                raise ArgumentError(f"{name} must be True or False, not {getattr(self, name)!r}")

@@ -8,7 +8,7 @@ linear in it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ import numpy as np
 
 from .errors import UnsupportedError
 from .graph import Graph, Node
+from .rows import scaled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,17 +51,36 @@ class Problem:
     """One graph (flat input ``[n]``, flat output ``[m]``) and the unsafe set's groups.
 
     original_outputs   how many leading entries of the output vector are the networks' own outputs.
+    whole              bool ``[n]``: the inputs that take whole numbers alone; their boxes end at whole numbers.
     """
 
     graph: Graph
     groups: tuple[Group, ...]
     original_outputs: int
     property: Property
+    whole: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=bool))
+
+    def __post_init__(self) -> None:
+        if not self.whole.size:
+            object.__setattr__(self, "whole", np.zeros(self.graph.nodes[self.graph.inputs[0]].size, dtype=bool))
 
     @cached_property
     def mentions_inputs(self) -> bool:
         """Whether rows have columns for the free inputs."""
         return any(clause.input_rows is not None for clause in self.property.clauses)
+
+    @cached_property
+    def couples_inputs(self) -> bool:
+        """Whether some row is about two or more inputs and nothing else."""
+        for clause in self.property.clauses:
+            if clause.input_rows is None:
+                continue
+            others = (clause.output_rows != 0).any(axis=1)
+            if clause.monomial_rows is not None:
+                others |= (clause.monomial_rows != 0).any(axis=1)
+            if (((clause.input_rows != 0).sum(axis=1) > 1) & ~others).any():
+                return True
+        return False
 
     def extend(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """The output vector ``[m]`` that rows speak about, from free inputs ``[n]`` and network outputs, in float64."""
@@ -249,11 +269,14 @@ def _group(clauses: Sequence[Clause], input_columns: int, monomial_columns: int)
                 blocks.append(np.zeros((len(clause.offset), columns)) if block is None else block)
         rows.append(blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1))
     box = clauses[0].box
+    every, offsets = scaled(
+        rows[0] if len(rows) == 1 else np.concatenate(rows), np.concatenate([clause.offset for clause in clauses])
+    )
     return Group(
         box.lower,
         box.upper,
-        rows[0] if len(rows) == 1 else np.concatenate(rows),
-        np.concatenate([clause.offset for clause in clauses]),
+        every,
+        offsets,
         np.concatenate([clause.strict for clause in clauses]),
         np.repeat(np.arange(len(clauses)), [len(clause.offset) for clause in clauses]),
         len(clauses),

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """A problem prepared for one backend: its plan, its rows, its boxes ``[G, n]``, and which inputs vary in any."""
+    """A problem prepared for one backend: its plan, its rows, its boxes ``[G, n]``, which inputs vary in any, and which
+    take whole numbers alone (bool ``[n]``)."""
 
     backend: Backend
     plan: Plan
@@ -37,11 +38,17 @@ class Setting:
     lower: Array
     upper: Array
     uncertain: np.ndarray
+    whole: np.ndarray
 
     @cached_property
     def stairs(self) -> dict[int, Array]:
         """The inputs of which a few values stand for all."""
-        return find_stairs(self.plan.graph, self.lower, self.upper, self.uncertain)
+        return find_stairs(self.plan.graph, self.lower, self.upper, self.uncertain, self.whole)
+
+    @cached_property
+    def whole_inputs(self) -> Array | None:
+        """Which inputs take whole numbers alone, in the backend's library; None for none."""
+        return self.backend.array(self.whole) if self.whole.any() else None
 
     @cached_property
     def attacked(self) -> Graph:
@@ -56,7 +63,8 @@ class Setting:
         graph = backend.graph(sharpened(host.graph(problem.graph), *host.box(lower, upper), problem.groups))
         lower, upper = backend.box(lower, upper)
         wanted = np.any([(group.rows != 0).any(axis=0) for group in problem.groups], axis=0)
-        return cls(backend, make_plan(graph, wanted), prepare_rows(problem.groups, lower), lower, upper, uncertain)
+        rows = prepare_rows(problem.groups, lower)
+        return cls(backend, make_plan(graph, wanted), rows, lower, upper, uncertain, problem.whole)
 
     def root(self) -> Domains:
         """Every group's box as an open domain."""

@@ -19,14 +19,16 @@ from ..specs.element_types import require_real
 from ..specs.read import read_property
 from .arrays import choose_backend, out_of_memory_errors
 from .attack.replay import Replay
-from .errors import UndefinedOnRegion
+from .errors import ArgumentError, UndefinedOnRegion
 from .falsify import attack_between, attack_for, first_attacks
+from .integers import exceeds_single, with_whole_numbers
 from .loading.network import Network, check_network, load
 from .loading.piecewise import fold_piecewise
 from .log import Log
-from .matching import assign, in_declared_order
+from .matching import assign, check_equal, in_declared_order, with_declared_extents
 from .problem import join
 from .result import Result, Verdict, Witness
+from .rows import fit_single
 from .setting import Job, Setting
 from .trimmed import trimmed
 from .turns import ActivationTurns, InputTurns
@@ -45,7 +47,11 @@ SPLIT_INPUTS_AT_MOST = 64
 """Uncertain inputs up to which splitting the input box is worth trying."""
 
 SPLIT_INPUTS_ALONE = 8
-"""Uncertain inputs up to which splitting the input box alone is best."""
+"""Uncertain inputs up to which splitting the input box alone is best, unless there are few activations."""
+
+FEW_ACTIVATIONS = 64
+"""Entries that may be split, up to which splitting activations takes part all the same: where a query couples inputs,
+halving boxes gains nothing on them (monotonicity of two ReLUs: 7 domains; 13 million boxes were not enough)."""
 
 PROGRAMME_AFTER = 4.0
 """Seconds of search after which a small problem is handed to mixed-integer programming, for half of what is left."""
@@ -87,7 +93,10 @@ def verify_property(
 ) -> Result:
     """Decide a property about loaded networks, given by declared name. Raises `BoundsmithError` for input that does
     not fit."""
-    ordered = {name: in_declared_order(property, name, network) for name, network in assign(property, networks).items()}
+    assigned = assign(property, networks)
+    check_equal(property, assigned)
+    fixed = {name: with_declared_extents(property, name, network) for name, network in assigned.items()}
+    ordered = {name: in_declared_order(property, name, network) for name, network in fixed.items()}
     return _decide(property, ordered, options, deadline, Log())
 
 
@@ -95,7 +104,9 @@ def _load_networks(property: Property, files: Mapping[str, Path]) -> dict[str, N
     """The declared networks; each file is loaded once and checked against the runtime on the query's own region."""
     assigned = assign(property, files)
     by_file = {file: load(file, check=False) for file in dict.fromkeys(assigned.values())}
-    networks = {name: in_declared_order(property, name, by_file[file]) for name, file in assigned.items()}
+    check_equal(property, {name: by_file[file] for name, file in assigned.items()})
+    fixed = {name: with_declared_extents(property, name, by_file[file]) for name, file in assigned.items()}
+    networks = {name: in_declared_order(property, name, network) for name, network in fixed.items()}
     checked: dict[int, Network] = {}
     for name, network in networks.items():
         if id(network) not in checked:
@@ -124,11 +135,17 @@ def _decide(
     if not property.clauses:
         return log.result(Verdict.UNSAT, None, "empty unsafe set")
     problem = join(property, {name: network.graph for name, network in networks.items()})
+    problem = with_whole_numbers(problem, networks)
+    if not problem.groups:
+        log.warnings.append("an input of integer or boolean type has no whole number in its box")
+        return log.result(Verdict.UNSAT, None, "empty unsafe set")
     replay = Replay(problem, networks)
     if not options.record and options.method != "milp":
         # Records and programmes are about the network's own neurons.
         problem = trimmed(replace(problem, graph=fold_piecewise(problem.graph)))
-    dtype = "float64" if any(_is_double(network) for network in networks.values()) else options.dtype
+    double = any(_is_double(network) for network in networks.values())
+    double = double or exceeds_single(problem) or not fit_single(problem.groups)
+    dtype = "float64" if double else options.dtype
     setting = Setting.of(problem, choose_backend(options.device, dtype))
     job = Job(problem, setting, replay, options, deadline, log)
     log.count("clauses", sum(group.count for group in problem.groups))
@@ -188,21 +205,27 @@ class _Run:
     def _searches(self) -> list[str]:
         """Which searches take part, first one first; none for bounds alone.
 
-        Splitting the input wins while few inputs vary, splitting activations while many do; between, both take turns.
+        Splitting the input wins while few inputs vary, splitting activations while many do, or where there are few of
+        them and the query couples inputs; between, both take turns.
         """
         method = self.job.options.method
         if method == "bounds":
             return []
-        if method != "auto":
+        if method in ("input-split", "activation-split"):
             return [method]
-        job = self.job
+        if method != "auto":
+            raise ArgumentError(f"unknown method {method!r}")
+        job, plan = self.job, self.job.setting.plan
         few = job.uncertain <= SPLIT_INPUTS_AT_MOST
-        activations = len(job.problem.groups) <= GROUPS_AT_MOST and bool(job.setting.plan.sources)
-        alone = job.uncertain <= SPLIT_INPUTS_ALONE
-        return [
+        entries = sum(plan.graph.nodes[index].size for index in plan.sources)
+        small = 0 < entries <= FEW_ACTIVATIONS
+        activations = len(job.problem.groups) <= GROUPS_AT_MOST and bool(plan.sources)
+        alone = job.uncertain <= SPLIT_INPUTS_ALONE and not small
+        searches = [
             *(["input-split"] if few else []),
             *(["activation-split"] if activations and not alone else []),
         ]
+        return searches[::-1] if small and job.problem.couples_inputs else searches
 
     def _search(self, searches: list[str]) -> tuple[Verdict, Witness | None]:
         """The searches in turns of growing length, with attacks between them.
@@ -210,10 +233,14 @@ class _Run:
         Every search is complete on its own: the first that closes everything, or meets a witness, decides.
         """
         job, deadline, options = self.job, self.job.deadline, self.job.options
-        inputs = InputTurns(job, one_pass=not searches) if searches != ["activation-split"] else None
+        inputs = InputTurns(job, one_pass=not searches) if not searches or "input-split" in searches else None
         activations = ActivationTurns(job) if "activation-split" in searches else None
         turns = [turn for turn in (inputs, activations) if turn is not None]
         stretch = 0.3
+        if searches == ["activation-split", "input-split"]:
+            turns.reverse()
+            # (The first leaves take as long to prepare.)
+            stretch = 1.0
         attacking = job.options.attack and job.options.method == "auto"
         while True:
             for turn in turns:

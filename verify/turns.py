@@ -11,6 +11,7 @@ import numpy as np
 from .arrays import Backend, to_numpy
 from .search.activation_search import ActivationSearch
 from .search.domains import Domains, Pool
+from .search.exact import Ties
 from .search.input_split import SplitOptions, SplitReport, search
 from .search.record import BoxRecord, BranchRecord, Record
 from .setting import Setting
@@ -42,6 +43,8 @@ class InputTurns:
         self._stuck: list[Domains] = []
         self._exhausted = False
         self._patience = 1.0
+        # (What rational arithmetic refutes is in no record.)
+        self._ties = None if job.options.record else Ties(job.problem.graph, job.problem.groups)
 
     @property
     def closed(self) -> bool:
@@ -73,10 +76,23 @@ class InputTurns:
         until = self._job.deadline.sooner(self._patience * deadline.remaining)
         report = self._stretch(until)
         self._patience = 1.0 if report.visited else 2.0 * self._patience
-        self._stuck += report.stuck
+        self._stuck += report.stuck if report.undefined else self._left_open(report.stuck)
         self._exhausted = report.exhausted
+        if self.closed:
+            self._job.log.best_bound = None
         witness: Witness | None = report.witness
         return witness
+
+    def _left_open(self, stuck: list[Domains]) -> list[Domains]:
+        """The boxes that float64 cannot settle and rational arithmetic cannot, either."""
+        if self._setting.backend.dtype != "float64" or self._ties is None:
+            return stuck
+        left = []
+        for boxes in stuck:
+            every = boxes.group >= 0
+            settled = self._ties.settled(boxes.lower, boxes.upper, boxes.group, boxes.active, every)
+            left.append(boxes.pick(self._setting.backend.array(np.flatnonzero(~settled))))
+        return [boxes for boxes in left if len(boxes)]
 
     def _continue_in_double(self) -> None:
         """Make the boxes that float32 cannot settle the pool of a search in float64."""
@@ -109,6 +125,8 @@ class InputTurns:
             leave_hairs=setting.backend.dtype != "float64" and not self._one_pass,
             # The values that stand for a stair differ between dtypes, so boxes of float32 must not be cut to float64's.
             stairs=setting.stairs if setting is self._job.setting and not self._job.options.record else {},
+            whole=None if self._job.options.record else setting.whole_inputs,
+            ties=self._ties,
         )
 
     def _stretch(self, deadline: Deadline) -> SplitReport:

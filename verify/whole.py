@@ -26,6 +26,7 @@ from .setting import Setting
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
+    from .budget import Deadline
     from .graph import Array
     from .result import Witness
     from .setting import Job
@@ -95,28 +96,45 @@ def search_on_stairs(job: Job) -> tuple[bool, Witness | None]:
     setting = job.setting
     if setting.backend.dtype != "float64":
         setting = Setting.of(job.problem, Backend("float64", setting.backend.device))
-    count = math.prod(values.shape[0] for values in setting.stairs.values())
-    if len(setting.stairs) < len(setting.uncertain) or not 1 < count <= POINTS_AT_MOST:
+    if len(setting.stairs) < len(setting.uncertain):
+        return False, None
+    every = _ranges(setting)
+    if not 1 < max(math.prod(row) for row in (every.last - every.first + 1).tolist()) <= POINTS_AT_MOST:
         return False, None
     started = time.monotonic()
+    # Other searches know only of real numbers what they see; with integer inputs they may be quicker all the same.
+    deadline = job.deadline.sooner(0.5 * job.deadline.remaining) if setting.whole.any() else job.deadline
     with threads(job.threads) as executor:
-        closed, witness, visited = _search(job, setting, executor)
+        closed, witness, visited = _search(job, setting, every, deadline, executor)
     job.log.phase("whole numbers", started, visited)
     job.log.count("domains", visited)
     return closed, witness
 
 
-def _search(job: Job, setting: Setting, executor: ThreadPoolExecutor | None) -> tuple[bool, Witness | None, int]:
-    """Best first over the boxes; also the number of those bounded."""
+def _ranges(setting: Setting) -> Blocks:
+    """Every group's box, from its first stair of every input to its last."""
+    lower, upper = to_numpy(setting.lower), to_numpy(setting.upper)
+    groups = lower.shape[0]
+    first, last = (np.zeros((groups, len(setting.stairs)), dtype=np.int64) for _ in range(2))
+    for position, (entry, values) in enumerate(setting.stairs.items()):
+        steps = to_numpy(values)
+        if setting.whole[entry]:
+            first[:, position] = np.searchsorted(steps, lower[:, entry], side="left")
+            last[:, position] = np.searchsorted(steps, upper[:, entry], side="right") - 1
+        else:
+            last[:, position] = len(steps) - 1
+    return Blocks(first, last, np.arange(groups), np.full(groups, -np.inf))
+
+
+def _search(
+    job: Job, setting: Setting, left: Blocks, deadline: Deadline, executor: ThreadPoolExecutor | None
+) -> tuple[bool, Witness | None, int]:
+    """Best first over the boxes `left`; also the number of those bounded."""
     size = sum(node.size for node in setting.plan.graph.nodes)
     batch = job.threads * job.memory.rows(size * 64, BATCH)
-    lengths = np.array([values.shape[0] for values in setting.stairs.values()])
-    groups = setting.lower.shape[0]
-    last = np.tile(lengths - 1, (groups, 1))
-    left = Blocks(np.zeros_like(last), last, np.arange(groups), np.full(groups, -np.inf))
     visited, lost = 0, False
     while len(left):
-        if job.deadline.passed:
+        if deadline.passed:
             return False, None, visited
         order = np.argsort(left.margin, kind="stable")
         taken, left = left.pick(order[:batch]), left.pick(order[batch:])

@@ -64,14 +64,24 @@ def to_object(network: Network, checked: bool) -> dict[str, Any]:
 
 
 def _tensor(tensor: Any) -> dict[str, Any]:
-    return {"name": tensor.name, "type": str(tensor.dtype), "shape": list(tensor.shape)}
+    shown = {"name": tensor.name, "type": str(tensor.dtype), "shape": list(tensor.shape)}
+    return shown | ({"symbolic": {str(axis): name for axis, name in tensor.symbolic}} if tensor.symbolic else {})
+
+
+def _open_extents(tensor: dict[str, Any]) -> str:
+    """Which extents the model leaves open."""
+    open_ = [f"axis {axis} is {name}" for axis, name in tensor.get("symbolic", {}).items()]
+    return f" ({', '.join(open_)} in the model; a query's declaration fixes it, 1 is assumed here)" if open_ else ""
 
 
 def describe(found: dict[str, Any]) -> str:
     """The object as lines of text."""
     lines = [f"{found['file']}: {found['parameters']:,} parameters"]
     for side in ("inputs", "outputs"):
-        lines += [f"{side[:-1]} {tensor['name']} {tensor['type']} {tensor['shape']}" for tensor in found[side]]
+        lines += [
+            f"{side[:-1]} {tensor['name']} {tensor['type']} {tensor['shape']}{_open_extents(tensor)}"
+            for tensor in found[side]
+        ]
     counts = ", ".join(f"{count} {name}" for name, count in sorted(found["operators"].items()))
     lines.append(f"ONNX operators: {counts}")
     width = max((len(layer["op"]) for layer in found["layers"]), default=0)

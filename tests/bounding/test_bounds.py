@@ -13,7 +13,7 @@ from boundsmith.verify.bounding.forward import ForwardLines, forward_bounds
 from boundsmith.verify.bounding.interval import interval_bounds
 from boundsmith.verify.bounding.plan import make_plan
 from boundsmith.verify.budget import Deadline, MemoryBudget, TimeUp
-from boundsmith.verify.errors import UnsupportedError
+from boundsmith.verify.errors import ArgumentError, UnsupportedError
 from boundsmith.verify.graph import Graph
 from boundsmith.verify.loading.evaluate import evaluate, output_vector
 from hypothesis import assume, given, settings
@@ -292,9 +292,9 @@ def test_unbounded_inputs_never_give_nan():
 
 def test_messages_say_what_to_do():
     graph = dense((3, 4, 2), 8)
-    with pytest.raises(UnsupportedError, match="takes 3 a point"):
+    with pytest.raises(ArgumentError, match="takes 3 values a point"):
         bounds(graph, np.zeros((1, 4)), 0.1)
-    with pytest.raises(UnsupportedError, match="choose one of"):
+    with pytest.raises(ArgumentError, match="choose one of"):
         bounds_of(graph, np.zeros((1, 3)), np.zeros((1, 3)), "magic")
     with pytest.raises(UnsupportedError, match="auto_LiRPA"):
         bounds_of(graph, np.zeros((1, 3)), np.zeros((1, 3)), "auto-lirpa")

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from boundsmith.verify.arrays import to_numpy
 from boundsmith.verify.bounding.interval import node_interval
 from boundsmith.verify.errors import UndefinedOnRegion
 from boundsmith.verify.graph import Node
@@ -157,3 +158,21 @@ def test_a_sum_of_positive_numbers_is_positive(seed, op, wide):
     assert (lower[:, 0] > 0).all()
     assert (lower[:, 0] <= low.astype(float).sum(axis=1)).all()
     assert (upper[:, 0] >= high.astype(float).sum(axis=1)).all()
+
+
+@pytest.mark.parametrize("library", [np.asarray, torch.from_numpy])
+@pytest.mark.parametrize("op", ["GatherND", "ScatterND"])
+def test_an_index_beyond_the_data_has_no_value(op, library):
+    """From -n to n - 1 entries exist; the boxes in which an index may lie outside are told."""
+    shapes = ((6, 2), (1, 1), (1, 2))
+    first, last = np.array([-6.0, -7.0, 5.0, 5.0, 7.0]), np.array([5.0, 0.0, 5.0, 6.0, 9.0])
+    intervals = [tuple(library(np.zeros((5, *shape))) for _ in range(2)) for shape in shapes]
+    intervals[1] = tuple(library(end.reshape(5, 1, 1)) for end in (first, last))
+    inputs = 2 if op == "GatherND" else 3
+    one = Node("here", op, tuple(range(inputs)), shapes[2] if inputs == 2 else shapes[0], {}, {}, shapes[:inputs])
+    with pytest.raises(UndefinedOnRegion, match="'here' is undefined on part of the region: its index") as raised:
+        rule(op).interval(one, intervals[:inputs])
+    assert raised.value.about == 1
+    assert to_numpy(raised.value.valid).reshape(-1).tolist() == [True, False, True, False, False]
+    good = [tuple(end[:1] for end in pair) for pair in intervals[:inputs]]
+    assert all(np.isfinite(to_numpy(end)).all() for end in rule(op).interval(one, good))

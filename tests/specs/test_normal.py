@@ -244,6 +244,13 @@ def test_coefficients_of_merged_inputs_may_overflow() -> None:
     assert prop.clauses[0].input_rows.tolist() == [[2e-308]]
 
 
+def test_coefficients_of_merged_inputs_are_added_exactly() -> None:
+    """``1e16 + 1 - 1e16`` is 1, not 0: a lost coefficient would change the query."""
+    merged = "(assert (= X_0 X_1)) (assert (= X_1 X_2))"
+    prop = read(merged + "(assert (<= (+ (* 1e16 X_0) X_1 (* -1e16 X_2) Y_0) 0))", inputs=3)
+    assert prop.clauses[0].input_rows.tolist() == [[1]]
+
+
 def test_equality_inside_a_disjunct_is_not_merged() -> None:
     prop = read("(assert (or (and (= X_0 X_1) (<= Y_0 0)) (>= Y_0 1)))", inputs=2)
     assert prop.input_map.tolist() == [0, 1]

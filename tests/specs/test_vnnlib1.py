@@ -135,3 +135,48 @@ def test_many_inputs() -> None:
     prop = parse_property(text)
     assert prop.input_count == count
     np.testing.assert_array_equal(prop.clauses[0].box.upper, np.ones(count))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+def test_a_comment_ends_with_its_line(end: str) -> None:
+    """A comment that swallows the condition after it makes the query weaker."""
+    text = GOOD.replace("(assert", "; about the next one\n(assert").replace("\n", end)
+    assert_same(parse_property(text), parse_property(GOOD))
+    with pytest.raises(SpecError, match=r"^q:3:13: variable Y_9 is not declared"):
+        parse_property(f'; one{end}; "two{end}(assert (<= Y_9 1)){end}' + GOOD.replace("\n", end), "q")
+
+
+@pytest.mark.parametrize("number", ["1e-400", "-0.0000001E-330", "3e-324" + "0" * 3])
+def test_numbers_that_round_to_zero_are_refused(number: str) -> None:
+    for condition in (
+        f"(<= Y_0 {number})",
+        f"(or (and (<= Y_0 {number})) (and (>= Y_0 2)))",
+        f"(<= (* {number} Y_0) 1)",
+    ):
+        for bulk in (True, False):
+            with pytest.raises(SpecError, match=r"^query:10:\d+: the number .* is too small for float64"):
+                parse_property(GOOD + f"(assert {condition})", bulk=bulk)
+
+
+@pytest.mark.parametrize(
+    "token", ["nan", "inf", "-inf", "+nan", "1e", "1e+", "0x10", "1_000", "1,5", "--1", "\u0661", ".", "1.2.3", "1e5.0"]
+)
+def test_what_is_no_number_is_refused(token: str) -> None:
+    for bulk in (True, False):
+        with pytest.raises(SpecError, match=r"^query:10:\d+: "):
+            parse_property(GOOD + f"(assert (<= Y_0 {token}))", bulk=bulk)
+
+
+def test_coefficients_keep_their_digits() -> None:
+    """``3e-324 y >= 5e-324`` is ``y >= 5/3``; as float64 both numbers are the same."""
+    with pytest.raises(SpecError, match="too small"):
+        parse_property(GOOD + "(assert (>= (+ (* 3e-320 Y_0) Y_1) 5))")
+    (clause,) = parse_property(GOOD + "(assert (>= (* 1e-200 Y_0) 3e-200))").clauses
+    assert clause.output_rows[0, 0] * 3 == pytest.approx(clause.offset[0])
+
+
+def test_the_version_stands_once() -> None:
+    with pytest.raises(SpecError, match=r":1:24: the version is declared twice"):
+        parse_property("(vnnlib-version <1.0>)" + " " + "(vnnlib-version <1.0>)" + GOOD)
+    with pytest.raises(SpecError, match=r":1:24: only VNN-LIB"):
+        parse_property("(vnnlib-version <1.0>)" + " " + "(vnnlib-version <2.0>)" + GOOD)

@@ -176,3 +176,44 @@ def test_the_reference_parser_accepts_what_is_written() -> None:
     for text in (unnamed.replace("float32", "real"), products.replace("float32", "real"), two):
         written = write_property(parse_property(text))
         assert len(vnnlib.parse_query_string(written).networks) == len(parse_property(text).networks)
+
+
+NOT_CLOSED = TWO.format(link="equal-to", rest="(assert (== X_g[0] X_f[0]))")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (NOT_CLOSED.replace("(equal-to f)", "(equal-to f) (isomorphic-to f)"), ":3:33: network 'g' is declared equal"),
+        (NOT_CLOSED.replace("(equal-to f)", "(equal-to f) (equal-to f)"), ":3:33: network 'g' is declared equal"),
+        (
+            NOT_CLOSED.replace(
+                "\n(assert",
+                "(declare-network h (equal-to g)(declare-input A real [2])(declare-output B real [1]))(assert",
+                1,
+            ),
+            "network 'g' is itself declared equal to another; name that one here",
+        ),
+        (
+            NOT_CLOSED.replace("equal-to", "isomorphic-to").replace(
+                "\n(assert",
+                "(declare-network h (equal-to g)(declare-input A real [2])(declare-output B real [1]))(assert",
+                1,
+            ),
+            "network 'g' is itself declared isomorphic to another; name that one here",
+        ),
+        (ONE.replace("declare-network f", "declare-network Y"), ":4:5: 'Y' is the name of a network already"),
+        (NOT_CLOSED.replace("network g", "network X_f"), ":3:18: 'X_f' is the name of a tensor already"),
+        (ONE + "(vnnlib-version <2.0>)", ":9:1: the version is declared twice"),
+        (ONE + "(vnnlib-version <1.0>)", ":9:1: only VNN-LIB"),
+        (ONE + "(assert (<= X[0,0] Y[0]))", ":9:20: this comparison mixes element types: float32 and real"),
+        (ONE + "(assert (<= (* 2 X[0,0]) Y[0] 1))", ":9:13: this comparison mixes element types"),
+        (ONE + "(assert (<= X[0,0 1] 1))", r":9:13: the index of X\[0,0 1\]"),
+        (ONE.replace("[1,2]", "[1,,2]"), "is no shape"),
+        (ONE + "(assert (<= Y[0] 1e-400))", ":9:18: the number 1e-400 is too small for float64"),
+    ],
+)
+def test_what_would_weaken_a_query_is_an_error(text: str, message: str) -> None:
+    for bulk in (True, False):
+        with pytest.raises(SpecError, match=message):
+            parse_property(text, bulk=bulk)

@@ -11,8 +11,9 @@ from boundsmith.verify.budget import Deadline
 from boundsmith.verify.loading.network import load
 from boundsmith.verify.options import Options
 from boundsmith.verify.strategy import verify_files
+from onnx import helper
 
-from tests.onnx_files import random_layers, save_dense
+from tests.onnx_files import random_layers, save, save_dense
 
 QUERY = """(vnnlib-version <2.0>)
 (declare-network f (declare-input X real [1,{inputs}]) (declare-output Y real [{outputs}]))
@@ -139,3 +140,40 @@ def test_the_best_bound_is_below_the_margin(tmp_path):
     margins = [float(network.runtime.run(point)[0].item()) + 1.5 for point in points]
     assert result.best_bound is not None
     assert result.best_bound <= min(margins)
+
+
+@pytest.mark.parametrize("element", ["float64", "int32", "int64", "float16", "bool"])
+@pytest.mark.parametrize("kind", ["input X", "output Y"])
+def test_another_element_type_than_the_network_has(tmp_path, file, kind, element):
+    """Only `real` stands for any type, as the standard says."""
+    text = single(2, 1)
+    message = message_of(tmp_path, text.replace(f"{kind} real", f"{kind} {element}"), {"": file})
+    assert f"declares {kind[-1]} as {element}, but {kind[-1]} of network f has type float32" in message
+    (tmp_path / "query.vnnlib").write_text(text.replace(f"{kind} real", f"{kind} float32"))
+    result = verify_files(tmp_path / "query.vnnlib", {"": file}, Options(threads=1), Deadline.after(20))
+    assert result.verdict.value == "unsat"
+
+
+def test_another_shape_of_the_same_size(tmp_path):
+    """``X[0,1]`` of a transposed declaration would be another entry than the query means."""
+    nodes = [helper.make_node("Flatten", ["X"], ["Y"])]
+    network = save(tmp_path / "net.onnx", nodes, [("X", (1, 2, 3))], [("Y", (1, 6))])
+
+    def text(shape):
+        places = [",".join(str(int(i)) for i in np.unravel_index(k, shape)) for k in range(6)]
+        made = "".join(f"(assert (== X[{place}] {k}))" for k, place in enumerate(places))
+        return (
+            f"(vnnlib-version <2.0>)(declare-network f (declare-input X real {list(shape)})"
+            f"(declare-output Y real [1,6])){made}(assert (<= Y[0,1] 0))"
+        )
+
+    assert "has shape [1, 2, 3]" in message_of(tmp_path, text((3, 2)), {"": network})
+    assert "has shape [1, 2, 3]" in message_of(tmp_path, text((1, 3, 2)), {"": network})
+    for shape in ((2, 3), (6,), (1, 1, 2, 3), (1, 6)):
+        assert verify(load(network), parse_property(text(shape)), 20, Options(threads=1)).verdict.value == "unsat"
+
+
+def test_networks_declared_equal_that_differ(tmp_path, file):
+    other = save_dense(tmp_path / "other.onnx", random_layers((2, 4, 1), 1))
+    message = message_of(tmp_path, PAIR.format(link="equal-to"), {"f": file, "g": other})
+    assert "declares network g equal to f, but other.onnx and net.onnx differ" in message

@@ -182,9 +182,9 @@ def test_an_isomorphic_network_needs_a_file_of_its_own(tmp_path):
         decide(tmp_path, text, {"f": random_layers((2, 4, 2), 1)})
 
 
-def test_equal_networks_in_a_chain(tmp_path):
+def test_several_networks_equal_to_one(tmp_path):
     text = DECLARED.format(link="equal-to") + (
-        "(declare-network h (equal-to g) (declare-input X_h real [1,2]) (declare-output Y_h real [1,2]))"
+        "(declare-network h (equal-to f) (declare-input X_h real [1,2]) (declare-output Y_h real [1,2]))"
     )
     bounds = UNIT + "".join(f"(assert (== X_h[0,{k}] X_f[0,{k}]))" for k in range(2))
     for name in ("", "f"):
@@ -256,3 +256,21 @@ def two_of_type(folder, name, element):
     return save(
         folder / f"{name}.onnx", [helper.make_node("Relu", ["X"], ["Y"])], [("X", (1,))], [("Y", (1,))], (), element
     )
+
+
+@pytest.mark.parametrize(("margin", "verdict"), [(0.001, Verdict.UNSAT), (-0.001, Verdict.SAT)])
+def test_monotonicity_of_a_small_network(tmp_path, margin, verdict):
+    """Inputs that the query couples gain nothing from being halved; splitting activations takes turns with that."""
+    weight = np.array([[1.0, 2.0], [-1.0, 1.0]], np.float32)
+    layers = [(weight, np.zeros(2, np.float32)), (np.array([[1.0, 0.0]], np.float32), np.zeros(1, np.float32))]
+    text = (
+        "(vnnlib-version <2.0>)"
+        "(declare-network f (declare-input X_f real [1,2]) (declare-output Y_f real [1,1]))"
+        "(declare-network g (equal-to f) (declare-input X_g real [1,2]) (declare-output Y_g real [1,1]))"
+        + "".join(
+            f"(assert (and (>= X_{name}[0,{k}] -1.0) (<= X_{name}[0,{k}] 1.0)))" for name in "fg" for k in range(2)
+        )
+        + "(assert (<= X_f[0,0] X_g[0,0]))(assert (<= X_f[0,1] X_g[0,1]))"
+        + f"(assert (> Y_f[0,0] (+ Y_g[0,0] {margin})))"
+    )
+    assert decide(tmp_path, text, {"f": layers}) is verdict

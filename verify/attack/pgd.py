@@ -81,17 +81,19 @@ def attack(
     check: Callable[[Array, Array], Any],
     chunk: int = 4096,
     starts: tuple[Array, Array, Array] | None = None,
+    whole: Array | None = None,
 ) -> Any:
     """Look for a witness in boxes ``[G, n]``; `check` replays candidates (points ``[P, n]``, groups ``[P]``).
 
     Every group's every clause (with `nearest`, every group) gets `restarts` starting points: the centre first, then
     corners and uniform samples in turn; or `starts` are given as points ``[P, n]`` with their groups and clauses
-    ``[P]``. Returns what `check` returned, or None. Stops quietly at the deadline.
+    ``[P]``. Inputs with `whole` (bool ``[n]``) take whole numbers alone. Returns what `check` returned, or None. Stops
+    quietly at the deadline.
     """
     if starts is not None:
         points, group, clause = starts
         box = (lower[group], upper[group])
-        return _descend(graph, rows, group, clause, points, box, options, deadline, check)
+        return _descend(graph, rows, group, clause, points, box, options, deadline, check, whole)
     xp = array_namespace(lower)
     rng = np.random.default_rng(seed)
     wanted = to_numpy(rows.clauses)
@@ -111,7 +113,7 @@ def attack(
             _starts(rng, position[part], lower.shape[1]), dtype=lower.dtype, **options_like(lower)
         )
         target = None if options.nearest else _to_like(clause[part], lower)
-        found = _descend(graph, rows, own, target, points, (low, high), options, deadline, check)
+        found = _descend(graph, rows, own, target, points, (low, high), options, deadline, check, whole)
         if found is not None or deadline.passed:
             return found
     return None
@@ -127,6 +129,7 @@ def _descend(
     options: AttackOptions,
     deadline: Deadline,
     check: Callable[[Array, Array], Any],
+    whole: Array | None,
 ) -> Any:
     """Gradient descent with momentum of one batch of points, replaying whatever looks unsafe on the way; clause None:
     each goes for the nearest.
@@ -160,10 +163,11 @@ def _descend(
     for step in range(options.steps + 1):
         if deadline.passed:
             return None
-        outputs, gradient = output_and_gradient(graph, points, steepest)
+        at = points if whole is None else xp.where(whole, xp.round(points), points)
+        outputs, gradient = output_and_gradient(graph, at, steepest)
         unsafe = xp.nonzero(xp.max(margins(outputs)[0], axis=1) <= 0)[0]
         if unsafe.shape[0]:
-            found = check(points[unsafe], group[unsafe])
+            found = check(at[unsafe], group[unsafe])
             if found is not None:
                 return found
         share = options.step * (options.last ** (step / max(1, options.steps)))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..integers import input_types
 from ..loading.runtime import ReplayError
 from ..result import Witness
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ..problem import Problem
 
 
+@np.errstate(over="ignore")
 def clamp_exactly(points: np.ndarray, lower: np.ndarray, upper: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """The points in `dtype`, moved inside ``lower <= x <= upper`` (float64) exactly.
 
@@ -69,6 +71,9 @@ class Replay:
                 free = problem.property.input_map[start : start + size]
                 start += size
                 values = clamp_exactly(point[free], region.lower[free], region.upper[free], np.dtype(info.dtype))
+                # (No number of a type may lie in a box beyond its range.)
+                if not np.isfinite(values.astype(np.float64)).all():
+                    return None
                 if (~np.isnan(printed[free]) & (printed[free] != values)).any():
                     return None
                 printed[free] = values
@@ -87,10 +92,7 @@ class Replay:
     def _in_all_types(self, point: np.ndarray, group: int) -> np.ndarray:
         """The point in the coarsest element type that reads each free input: networks that share it see one number."""
         region, input_map = self.problem.groups[group], self.problem.property.input_map
-        types: list[np.dtype] = []
-        for declared in self.problem.property.networks:
-            for info in self.networks[declared.name].inputs:
-                types += [np.dtype(info.dtype)] * int(np.prod(info.shape, dtype=np.int64))
+        types = input_types(self.problem.property, self.networks)
         kinds = sorted(set(types), key=lambda dtype: (dtype.kind == "f", dtype.itemsize))
         if len(kinds) == 1:
             return point

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..arguments import region_of, require_choice
 from ..arrays import Backend, array_namespace, options_like, to_numpy
 from ..budget import NEVER, Deadline, MemoryBudget
-from ..errors import UnsupportedError
+from ..errors import ArgumentError
 from ..graph import Array, Graph
-from ..ops.arrays import as_like
 from ..problem import flatten
 from .crown import Relaxed, relax, row_bounds
 from .forward import forward_bounds
@@ -45,27 +45,47 @@ class OutputBounds:
 def bounds(network: Network | Graph, center: Any, radius: Any, method: str = "crown") -> tuple[Array, Array]:
     """Lower and upper bounds of the outputs on ``|x - center| <= radius``.
 
-    center   ``[B, *input shape]`` or any shape that flattens to ``[B, n]``, numpy array or torch tensor; a single
-             point may leave out B.
-    radius   a number, or an array that broadcasts to `center`.
+    center   ``[B, *input shape]`` or any shape that flattens to ``[B, n]``, numpy array, torch tensor or list; a single
+             point may leave out B. Float32 or float64, whole numbers and lists are taken in the network's type.
+    radius   a number, or an array: one radius a point ``[B]`` or ``[B, 1, ..., 1]``, or one an input with the axes of
+             `center` (B or 1 first, or left out), each of its extent or 1. Where ``[B]`` could be either, say which by
+             axes of extent 1. If one of both is a torch tensor, so are the bounds.
     method   ibp, crown-ibp, crown, alpha-crown (tightest, slowest; not differentiable) or forward.
 
     Returns two arrays ``[B, m]`` over the flat outputs. On torch tensors the bounds are differentiable by center,
     radius and, for a module loaded with ``live=True``, by its parameters. Raises `BoundsmithError` for sizes that do
-    not fit.
+    not fit, for numbers that are not finite, and for negative radii.
 
     Example:
         >>> lower, upper = bounds(load("net.onnx"), np.zeros((1, 784), np.float32), 0.02)  # doctest: +SKIP
     """
-    xp = array_namespace(center)
-    plan = _plan(network, center)
-    size = plan.graph.nodes[plan.input].size
-    middle = center.reshape(-1, size) if _elements(center) % size == 0 else None
-    if middle is None:
-        raise UnsupportedError(f"the centre has {_elements(center)} values; the network takes {size} a point")
-    reach = xp.broadcast_to(as_like(radius, center), center.shape).reshape(-1, size)
-    result = bounds_of(network, middle - reach, middle + reach, method)
+    if not isinstance(network, Graph) and not hasattr(network, "graph"):
+        raise ArgumentError(
+            f"bounds takes a loaded network, not a {type(network).__name__}; load it first: load(path), or "
+            "load(module, example_input)"
+        )
+    graph = network if isinstance(network, Graph) else network.graph
+    size = sum(graph.nodes[index].size for index in graph.inputs)
+    double = not isinstance(network, Graph) and any(np.dtype(info.dtype) == np.float64 for info in network.inputs)
+    middle, reach = region_of(center, radius, size, "float64" if double else "float32")
+    # (A live network's graph is made anew each time that it is read.)
+    result = bounds_of(network if method == "auto-lirpa" else graph, *_box(middle, reach), method)
     return result.lower, result.upper
+
+
+def _box(middle: Array, reach: Array) -> Interval:
+    """``middle -+ reach``, rounded outwards; the rounding is found exactly (Knuth's two-sum)."""
+    xp = array_namespace(middle)
+    ends = []
+    for radius, outwards in ((-reach, -xp.inf), (reach, xp.inf)):
+        end = middle + radius
+        virtual = end - middle
+        error = (middle - (end - virtual)) + (radius - virtual)
+        beyond = error < 0 if outwards < 0 else error > 0
+        stay = end if isinstance(end, np.ndarray) else end.detach()
+        step = xp.where(beyond, xp.nextafter(stay, xp.full_like(stay, outwards)) - stay, 0.0)
+        ends.append(end + step)
+    return ends[0], ends[1]
 
 
 def bounds_of(
@@ -79,11 +99,10 @@ def bounds_of(
 ) -> OutputBounds:
     """Bounds of the flat outputs for boxes ``[B, n]``, by one of `METHODS`.
 
-    Raises `UnsupportedError` for an unknown method or an engine that is not installed, `UndefinedOnRegion` where an
-    operator has no finite value, and `TimeUp` when the deadline passes.
+    Raises `ArgumentError` for an unknown method, `UnsupportedError` for an engine that is not installed,
+    `UndefinedOnRegion` where an operator has no finite value, and `TimeUp` when the deadline passes.
     """
-    if method not in METHODS:
-        raise UnsupportedError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
+    require_choice("method", method, METHODS)
     if method == "auto-lirpa":
         from .auto_lirpa import auto_lirpa_bounds
 

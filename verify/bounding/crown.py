@@ -119,8 +119,11 @@ def row_bounds(
     shape = state.plan.graph.nodes[state.plan.output].shape
 
     def bound(some: Array, less: Array) -> LinearBound:
-        every = array_namespace(some).broadcast_to(some, (state.lower.shape[0], *some.shape[1:]))
-        return backward(state, state.plan.output, every.reshape(*every.shape[:2], *shape), -less)
+        xp, batch = array_namespace(some), state.lower.shape[0]
+        every = xp.broadcast_to(some, (batch, *some.shape[1:]))
+        # (Where nothing is added to the offsets on the way, they are the constants.)
+        constants = xp.broadcast_to(-less, (batch, less.shape[1]))
+        return backward(state, state.plan.output, every.reshape(*every.shape[:2], *shape), constants)
 
     return in_chunks(bound, state, rows, offsets, memory, deadline)
 

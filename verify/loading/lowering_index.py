@@ -183,7 +183,8 @@ def _scatter_nd(call: Call) -> Value:
         return _combined(call, data, updates, places)
     if call.text("reduction", "none") != "none":
         raise LoweringError("it combines values at positions that depend on the network's inputs")
-    return call.builder.add("ScatterND", (data, _existing_positions(call), updates), data.shape)
+    spare = {"spare": True} if call.mark(1).axes else {}
+    return call.builder.add("ScatterND", (data, _existing_positions(call), updates), data.shape, attributes=spare)
 
 
 def _existing_positions(call: Call) -> Variable:

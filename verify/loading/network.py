@@ -16,6 +16,7 @@ import numpy as np
 from ..arrays import ERROR
 from ..errors import LoadError
 from .crosscheck import Points, Reference, crosscheck, first_difference, sample_points
+from .extents import with_extents
 from .onnx_import import Imported, TensorInfo, import_model
 from .onnx_reader import parse_model, read_bytes, runnable, with_external_data
 from .runtime import OwnRuntime, Runtime
@@ -92,6 +93,7 @@ def load(
     live: bool = False,
     threads: int = 1,
     operators: Sequence[Operator] = (),
+    shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> Network:
     """Load a network and check the result against the reference runtime.
 
@@ -107,15 +109,16 @@ def load(
     operators      operators that the source uses and Boundsmith does not have (or is to take from here all the same).
                    An ONNX model that onnxruntime cannot run because of them is compared, and its witnesses are
                    replayed, with the operators' own `evaluate`.
+    shapes         of an ONNX model's inputs, by name, where the model leaves extents open (1 if not given here).
 
     Raises `LoadError` if the source cannot be read, has unsupported operators (all are listed at once) or disagrees
     with the reference.
     """
     if isinstance(source, str | os.PathLike):
         path = Path(source)
-        return _load_onnx(read_bytes(path), path.name, path.parent, check, lower, upper, threads, operators)
+        return _load_onnx(read_bytes(path), path.name, path.parent, check, lower, upper, threads, operators, shapes)
     if isinstance(source, bytes):
-        return _load_onnx(source, "model", None, check, lower, upper, threads, operators)
+        return _load_onnx(source, "model", None, check, lower, upper, threads, operators, shapes)
     return _load_module(source, example_input, live, check, operators)
 
 
@@ -154,11 +157,12 @@ def _load_onnx(
     upper: np.ndarray | None,
     threads: int,
     operators: Sequence[Operator] = (),
+    shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> Network:
     model = parse_model(content, label)
     if folder is not None:
         content = with_external_data(model, content, folder, label)
-    imported = import_model(model, label, operators)
+    imported = import_model(with_extents(model, shapes, label) if shapes else model, label, operators)
     runtime = _runtime(Runtime(runnable(model, content), imported.inputs, label, threads), imported, operators)
     network = Network(
         built=simplify(imported.graph),
@@ -173,7 +177,9 @@ def _load_onnx(
     del model, imported
     if not check:
         return network
-    return check_network(network, partial(first_difference, content, label, operators=operators), lower, upper)
+    # (Which operator is to blame is looked for in the model as it is, with extents of 1.)
+    blame = None if shapes else partial(first_difference, content, label, operators=operators)
+    return check_network(network, blame, lower, upper)
 
 
 def _runtime(runtime: Runtime, imported: Imported, operators: Sequence[Operator]) -> Reference:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import LoadError, UnsupportedError
 from .builder import GraphBuilder, LoweringError, Masked, Value, Variable, check_masks, is_finite
+from .extents import symbolic_axes
 from .folding import FOLDED_ONLY, fold
 from .folding_exact import exact_results, relative_error
 from .forms import FORMS
@@ -86,11 +87,15 @@ IMPORTED: Mapping[str, str] = MappingProxyType({"If": "branches of one shape whe
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """A network input or output: its name, its shape (dynamic dimensions as 1) and its element type."""
+    """A network input or output: its name, its shape (dynamic dimensions as 1) and its element type.
+
+    symbolic   the axes whose extents the model leaves open, with the names that it gives them.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype
+    symbolic: tuple[tuple[int, str], ...] = ()
 
 
 def require_entries(outputs: Sequence[TensorInfo], label: str) -> None:
@@ -227,7 +232,7 @@ class _Importer:
         shape = declared_shape(info)
         if shape is None:
             raise LoadError(f"{what} declares no shape; export the network with a fixed input shape.")
-        return TensorInfo(info.name, shape, dtype)
+        return TensorInfo(info.name, shape, dtype, symbolic_axes(info))
 
     def _lower(self, node: Any) -> None:
         outputs = [name for name in node.output if name]

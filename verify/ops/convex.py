@@ -48,11 +48,13 @@ def concave_lines(xp: Any, f: Function, derivative: Function, lower: Array, uppe
     return mirrored(above), mirrored(below)
 
 
-def require(node: Node, valid: Array, why: str) -> None:
-    """Raise `UndefinedOnRegion` unless all entries hold."""
+def require(node: Node, valid: Array, why: str, about: int = -1) -> None:
+    """Raise `UndefinedOnRegion` unless all entries hold, those of the node's input `about`."""
     if not bool(array_namespace(valid).all(valid)):
         raise UndefinedOnRegion(
-            f"{node.op} node {node.name!r} is undefined on part of the region: {why}; use a smaller region", valid
+            f"{node.op} node {node.name!r} is undefined on part of the region: {why}; use a smaller region",
+            valid,
+            about,
         )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import array_namespace
+from ..arrays import array_namespace, options_like
 from ..graph import Array, Node
 from .arrays import bound_by_constants, same_batch, zeros_like_shape
 from .convex import require
@@ -113,6 +113,17 @@ def _writable(indices: Array, extents: Sequence[int]) -> Array:
     return xp.where(outside, math.prod(extents), _flat_positions(indices, extents))
 
 
+def _require_existing(node: Node, first: Array, last: Array, extents: Sequence[int]) -> None:
+    """Raise `UndefinedOnRegion` unless index vectors with these bounds ``[B, *places, depth]`` name entries that exist:
+    -n to n - 1 along an axis of n; from n on nothing is meant where the node has `spare` ones."""
+    xp = array_namespace(first)
+    size = xp.asarray(extents, dtype=first.dtype, **options_like(first))
+    inside = first > -size - 1.0 + _SLACK
+    if not node.attributes.get("spare", False):
+        inside = inside & (last < size - _SLACK)
+    require(node, inside, "its index may lie outside of the data", about=1)
+
+
 def _possible_positions(lower: Array, upper: Array, place: int, extents: Sequence[int], clamped: bool) -> Array:
     """Which flat positions ``[B, count]`` the index vector at `place` may name, by its bounds ``[B, places,
     depth]``; those out of range name none, or the nearest if `clamped`.
@@ -160,11 +171,12 @@ def _gather(node: Node, xs: Sequence[Array]) -> Array:
 
 def _gather_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
     (low, high), (first, last) = intervals
+    extents, count, rest = _gather_layout(node)
+    _require_existing(node, first, last, extents)
     low, high, first, last = same_batch((low, high, first, last))
     xp = array_namespace(low)
     if bool(xp.all(first == last)):
         return _gather(node, [low, first]), _gather(node, [high, first])
-    extents, count, rest = _gather_layout(node)
     data = (low.reshape(-1, count, rest), high.reshape(-1, count, rest))
     first, last = (end.reshape(end.shape[0], -1, len(extents)) for end in (first, last))
     masks = [_possible_positions(first, last, place, extents, True) for place in range(first.shape[1])]
@@ -220,8 +232,15 @@ def _scatter(node: Node, xs: Sequence[Array]) -> Array:
 def _scatter_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
     """Updates one after the other: at the one possible position they replace, at several they widen.
 
-    Index vectors out of range write nothing (the importer makes them so where the source has no entry).
+    Index vectors out of range write nothing (the importer makes them so where the source has no entry, and marks the
+    node as one with `spare` index vectors; elsewhere there is no value).
     """
+    _require_existing(node, *intervals[1], _gather_layout(node)[0])
+    return _scatter_bounds(node, intervals)
+
+
+def _scatter_bounds(node: Node, intervals: Sequence[Interval]) -> Interval:
+    """The same where all index vectors name entries."""
     ends = same_batch([end for pair in intervals for end in pair])
     xp = array_namespace(ends[0])
     first, last = ends[2:4]
@@ -234,7 +253,7 @@ def _scatter_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
     # Where positions are known, all updates are made at once.
     chosen = [xp.nonzero(known)[0], xp.nonzero(~known)[0]]
     split = [[end[index] for end in ends] for index in chosen]
-    parts = [_scatter_interval(node, list(zip(part[::2], part[1::2], strict=True))) for part in split]
+    parts = [_scatter_bounds(node, list(zip(part[::2], part[1::2], strict=True))) for part in split]
     order = xp.argsort(xp.concat(chosen))
     low, high = (xp.concat(pair)[order] for pair in zip(*parts, strict=True))
     return low, high
@@ -296,7 +315,7 @@ def _slice_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
     before, extent, length, after, last = _slice_layout(node)
     # Elsewhere ONNX shortens the slice, which a static shape cannot express.
     inside = (first > -1.0 + _SLACK) & (last_start < last + 1.0 - _SLACK)
-    require(node, inside, "its start may lie where the slice would leave the data")
+    require(node, inside, "its start may lie where the slice would leave the data", about=1)
     low, high = (end.reshape(-1, before, extent, after) for end in (low, high))
     first, last_start = (
         _whole(end).reshape(-1, 1, 1, 1).clip(0, last)

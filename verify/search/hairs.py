@@ -28,7 +28,18 @@ constants, 2 left them open after 268,000 and 103,000 boxes and 8 did not."""
 def nearly_refuted(state: Relaxed | Narrowed, bound: LinearBound, own: Rows) -> Array:
     """The clauses ``[B, K]`` with a row that is short of refuting them by no more than rounding may have taken; `own`
     are the rows of the batch's boxes."""
+    return own.strongest(_at_most(state, bound, own)) > 0
+
+
+def nearly_tied(state: Relaxed | Narrowed, bound: LinearBound, own: Rows) -> Array:
+    """The clauses ``[B, K]`` with a strict row that 0 would refute, and whose bound is 0 but for rounding."""
+    xp = array_namespace(state.lower)
+    return own.strongest(xp.where(own.strict, _at_most(state, bound, own), -xp.inf)) >= 0
+
+
+def _at_most(state: Relaxed | Narrowed, bound: LinearBound, own: Rows) -> Array:
+    """What the bounds ``[B, S]`` would be at most without rounding; minus infinity for padding and what overflowed,
+    which are not near to anything."""
     xp = array_namespace(state.lower)
     hair = HAIR * allowance(state, bound, own.rows, own.offsets)
-    # Padding and what overflowed is not near to anything.
-    return own.strongest(xp.where(xp.isfinite(hair), bound.lower + hair, -xp.inf)) > 0
+    return xp.where(xp.isfinite(hair), bound.lower + hair, -xp.inf)

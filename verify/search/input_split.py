@@ -21,11 +21,11 @@ from ..budget import Deadline, MemoryBudget, TimeUp
 from ..errors import UndefinedOnRegion
 from ..graph import Array, Graph
 from ..loading.evaluate import output_vector
-from .clipping import clip
 from .domains import Domains, Pool, concatenate
-from .hairs import nearly_refuted
+from .hairs import nearly_refuted, nearly_tied
 from .rounds import on_threads, pieces, threads
-from .stairs import part, snap
+from .splitting import clipped, scores, split
+from .stairs import snap
 from .undefined import split_advice, undefined_boxes
 
 if TYPE_CHECKING:
@@ -34,18 +34,11 @@ if TYPE_CHECKING:
     from ..bounding.plan import Plan
     from ..ops.rule import Interval
     from ..rows import Rows
+    from .exact import Ties
 
 INHERIT_AT_MOST = 4096
 """Bounds are handed from parent to child while the targets have at most this many entries in all; beyond, memory
 costs more than it saves."""
-
-CLIP_AT_MOST = 64
-"""Clauses up to which every open clause cuts the box; with more, the hull of the cuts is hardly smaller than the
-box."""
-
-HIDDEN_SHARE = 0.3
-"""Share of the largest coefficient that every input is credited with when choosing where to split (0.01 to 1 solve
-ACAS Xu alike, 0 loops)."""
 
 SLOW = 0.9
 """Where a box's bound is still short by this share of what its parent's was, it is asked whether rounding is the cause
@@ -56,14 +49,17 @@ SLOW = 0.9
 class SplitOptions:
     """batch: boxes a round and worker; workers: threads; record: tell which clauses were refuted on which boxes (boxes
     are halved only then, never cut); stairs: inputs of which a few values stand for all (`stairs.find_stairs`; none
-    with `record`); leave_hairs: boxes on which only rounding keeps clauses open (`hairs`) are stuck at once, for a
-    dtype that rounds less; light: intermediate bounds may be cheap ones where more boxes cost less than tighter
-    bounds."""
+    with `record`); whole: which inputs take whole numbers alone (bool ``[n]``; None for none, and with `record`);
+    ties: looks at boxes on which a strict row is only just not met (None with `record`); leave_hairs: boxes on which
+    only rounding keeps clauses open (`hairs`) are stuck at once, for a dtype that rounds less; light: intermediate
+    bounds may be cheap ones where more boxes cost less than tighter bounds."""
 
     batch: int = 256
     workers: int = 1
     record: bool = False
     stairs: Mapping[int, Array] = field(default_factory=dict)
+    whole: Array | None = None
+    ties: Ties | None = None
     leave_hairs: bool = False
     light: bool = False
 
@@ -181,13 +177,14 @@ class _Outcome:
 
 @dataclass(frozen=True, eq=False)
 class _Rounds:
-    """What all rounds of a search have in common."""
+    """What all rounds of a search have in common; `used` are the clauses that the rows are about, None for all."""
 
     plan: Plan
     rows: Rows
     options: SplitOptions
     deadline: Deadline
     memory: MemoryBudget
+    used: Array | None = None
 
     @np.errstate(all="ignore")
     def step(self, domains: Domains) -> list[_Outcome]:
@@ -221,14 +218,12 @@ class _Rounds:
         # Choosing rows takes as long as there are groups.
         if used.shape[0] == count or self.rows.rows.shape[0] > len(domains):
             return self._bounded(domains, state)
-        outcome = replace(self, rows=self.rows.only(used))._bounded(
+        outcome = replace(self, rows=self.rows.only(used), used=used)._bounded(
             replace(domains, active=domains.active[:, used]), state
         )
 
         def widened(part: Domains) -> Domains:
-            active = xp.zeros((len(part), count), dtype=xp.bool, **options_like(used))
-            active[:, used] = part.active
-            return replace(part, active=active)
+            return replace(part, active=_widened(part.active, used, count))
 
         refuted = outcome.refuted and (*outcome.refuted[:3], used[outcome.refuted[3]])
         return replace(outcome, children=widened(outcome.children), stuck=widened(outcome.stuck), refuted=refuted)
@@ -240,8 +235,8 @@ class _Rounds:
         left = replace(left, margin=xp.full_like(left.margin, -xp.inf))
         if error.partial is not None:
             left = replace(left, inherited=_targets(error.partial, index))
-        scores, hopeless = split_advice(error, index, left.lower, left.upper)
-        children, stuck = _split(left.pick(~hopeless), scores[~hopeless], self.options.stairs)
+        weights, hopeless = split_advice(error, index, left.lower, left.upper)
+        children, stuck = split(left.pick(~hopeless), weights[~hopeless], self.options)
         stuck = concatenate([left.pick(hopeless), stuck])
         return _Outcome(children, stuck, left.lower[:0], left.group[:0], None, str(error))
 
@@ -259,6 +254,11 @@ class _Rounds:
             refuted = (domains.lower[box], domains.upper[box], domains.group[box], clause)
         margin = xp.min(xp.where(active, strongest, xp.inf), axis=1)
         undecided = xp.any(active, axis=1)
+        if options.ties is not None and self.rows.strict is not None:
+            near = undecided & ~xp.any(active & ~nearly_tied(state, bound, own), axis=1)
+            whole = active if self.used is None else _widened(active, self.used, int(self.used[-1]) + 1)
+            settled = options.ties.settled(domains.lower, domains.upper, domains.group, whole, near)
+            undecided = undecided & ~xp.asarray(settled, **options_like(undecided))
         hairs = xp.zeros_like(undecided)
         if options.leave_hairs:
             hairs = undecided & ~xp.any(active & ~nearly_refuted(state, bound, own), axis=1)
@@ -273,17 +273,19 @@ class _Rounds:
         left = replace(renewed.pick(survivors), inherited=_targets(state, survivors))
         kept = bound.boxes(survivors)
         own = self.rows.of(left.group)
-        points, groups = _probe(self.plan.graph, self.rows, left, kept)
+        points, groups = _probe(self.plan.graph, self.rows, left, kept, options.whole)
+        bounded = left
         if not options.record:
-            left, kept, own = _clipped(left, kept, own)
-        if options.stairs and len(left):
-            low, high = snap(options.stairs, left.lower, left.upper)
+            left, kept, own, index = clipped(left, kept, own)
+            bounded = bounded.pick(index)
+        if (options.stairs or options.whole is not None) and len(left):
+            low, high = snap(options.stairs, left.lower, left.upper, options.whole)
             index = xp.nonzero(xp.all(low <= high, axis=1))[0]
-            left = replace(left, lower=low, upper=high).pick(index)
+            left, bounded = replace(left, lower=low, upper=high).pick(index), bounded.pick(index)
             kept, own = kept.boxes(index), own.of(index)
         if not len(left):
             return _Outcome(left, concatenate([left, close]), points, groups, refuted)
-        children, stuck = _split(left, _scores(left, kept, own), options.stairs)
+        children, stuck = split(left, scores(left, kept, own), options, bounded)
         return _Outcome(children, concatenate([stuck, close]), points, groups, refuted)
 
     def _rounded_away(self, domains: Domains, active: Array) -> Array:
@@ -302,6 +304,14 @@ class _Rounds:
         bound = row_bounds(state, own.rows, own.offsets, memory=self.memory, deadline=self.deadline)
         open_ = xp.any(active & ~(own.strongest(bound.lower) > 0), axis=1)
         return open_ & ~looks_unsafe(self.plan.graph, self.rows, centre, domains.group)
+
+
+def _widened(active: Array, used: Array, count: int) -> Array:
+    """Which of `count` clauses are open, ``[N, count]``, from those of the clauses `used`."""
+    xp = array_namespace(active)
+    every = xp.zeros((active.shape[0], count), dtype=xp.bool, **options_like(used))
+    every[:, used] = active
+    return every
 
 
 def _targets(state: Relaxed | Narrowed, index: Array) -> dict[int, Interval]:
@@ -326,11 +336,13 @@ def _targets(state: Relaxed | Narrowed, index: Array) -> dict[int, Interval]:
     return kept
 
 
-def _probe(graph: Graph, rows: Rows, domains: Domains, bound: LinearBound) -> tuple[Array, Array]:
+def _probe(graph: Graph, rows: Rows, domains: Domains, bound: LinearBound, whole: Array | None) -> tuple[Array, Array]:
     """Concrete points of each box that are unsafe as far as this dtype can tell: of centres and minimisers of the
     weakest row."""
     xp = array_namespace(domains.lower)
     centre = 0.5 * (domains.lower + domains.upper)
+    if whole is not None:
+        centre = xp.where(whole, xp.floor(centre), centre)
     weakest = xp.argmin(xp.where(xp.isfinite(bound.lower), bound.lower, xp.inf), axis=1)
     direction = bound.coefficients[xp.arange(weakest.shape[0], **options_like(weakest)), weakest]
     corner = xp.where(direction > 0, domains.lower, domains.upper)
@@ -347,61 +359,3 @@ def looks_unsafe(graph: Graph, rows: Rows, points: Array, groups: Array) -> Arra
     own = rows.of(groups)
     margins = (own.rows @ values[:, :, None])[:, :, 0] - own.offsets
     return array_namespace(points).any((own.strongest(margins) <= 0) & own.clauses, axis=1)
-
-
-def _clipped(domains: Domains, bound: LinearBound, own: Rows) -> tuple[Domains, LinearBound, Rows]:
-    """Cut every box to the hull of what its open clauses leave; boxes with nothing left are dropped."""
-    xp = array_namespace(domains.lower)
-    if own.slots.shape[1] > CLIP_AT_MOST:
-        return domains, bound, own
-    row_low, row_high = clip(domains.lower, domains.upper, bound.coefficients, bound.constant)
-    low = xp.max(own.by_clause(row_low, -xp.inf), axis=2)
-    high = xp.min(own.by_clause(row_high, xp.inf), axis=2)
-    low, high = xp.maximum(low, domains.lower[:, None]), xp.minimum(high, domains.upper[:, None])
-    active = domains.active & ~xp.any(low > high, axis=2)
-    hull_low = xp.min(xp.where(active[:, :, None], low, xp.inf), axis=1)
-    hull_high = xp.max(xp.where(active[:, :, None], high, -xp.inf), axis=1)
-    index = xp.nonzero(xp.any(active, axis=1))[0]
-    cut = replace(domains, lower=hull_low, upper=hull_high, active=active).pick(index)
-    return cut, bound.boxes(index), own.of(index)
-
-
-def _scores(domains: Domains, bound: LinearBound, own: Rows) -> Array:
-    """How much each input matters ``[B, n]``: coefficient times width, summed over the best row of each open clause."""
-    xp = array_namespace(domains.lower)
-    values = own.by_clause(bound.lower, -xp.inf)
-    # A clause without rows points past the end; its coefficients do not matter.
-    place = xp.argmax(values, axis=2)
-    slots = xp.broadcast_to(own.slots, (place.shape[0], *own.slots.shape[1:]))
-    chosen_slot = xp.take_along_axis(slots, place[:, :, None], axis=2)[:, :, 0]
-    best = xp.clip(chosen_slot, None, bound.lower.shape[1] - 1)
-    boxes = xp.arange(best.shape[0], **options_like(best))
-    chosen = abs(bound.coefficients[boxes[:, None], best])
-    chosen = xp.where(xp.isfinite(chosen), chosen, 0.0)
-    # A coefficient near zero may hide a wide relaxation: every input counts for a share of the largest one.
-    chosen = chosen + HIDDEN_SHARE * xp.max(chosen, axis=-1, keepdims=True)
-    chosen = xp.where(domains.active[:, :, None], chosen, 0.0)
-    width = domains.upper - domains.lower
-    # The tiny term splits by width alone where no coefficient is left (a flat bound).
-    return xp.sum(chosen, axis=1) * width + 1e-12 * width
-
-
-def _split(domains: Domains, scores: Array, stairs: Mapping[int, Array]) -> tuple[Domains, Domains]:
-    """Halve every box along its best input; also the boxes that have no representable midpoint left.
-
-    One input at a time, even while there are few boxes: splitting two or three at once fills a batch sooner but ends
-    with up to six times as many boxes (linearizenn, ACAS Xu 2_7).
-    """
-    xp = array_namespace(domains.lower)
-    middle = 0.5 * domains.lower + 0.5 * domains.upper
-    splittable = (middle > domains.lower) & (middle < domains.upper)
-    possible = xp.any(splittable, axis=1)
-    stuck = domains.pick(xp.nonzero(~possible)[0])
-    index = xp.nonzero(possible)[0]
-    parents, middle = domains.pick(index), middle[index]
-    axis = xp.argmax(xp.where(splittable, scores, -1.0)[index], axis=1)
-    boxes = xp.arange(axis.shape[0], **options_like(axis))
-    point = middle[boxes, axis]
-    left_upper, right_lower = parents.upper + 0, parents.lower + 0
-    left_upper[boxes, axis], right_lower[boxes, axis] = part(stairs, axis, point)
-    return concatenate([replace(parents, upper=left_upper), replace(parents, lower=right_lower)]), stuck

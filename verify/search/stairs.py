@@ -2,7 +2,8 @@
 
 Where an input goes nowhere but into ``Floor`` or ``Ceil`` (positions of a patch, truncated to pixels), the network is
 constant between whole numbers. A few points, one on every stair, then have every value that the network takes, and a
-box is split between two of them instead of ever closer to the edge of a stair.
+box is split between two of them instead of ever closer to the edge of a stair. Inputs of integer or boolean type have
+no other values than whole numbers, whatever the network does with them.
 """
 
 from __future__ import annotations
@@ -28,22 +29,27 @@ INPUTS_AT_MOST = 64
 """Uncertain inputs up to which stairs are looked for."""
 
 
-def find_stairs(graph: Graph, lower: Array, upper: Array, uncertain: np.ndarray) -> dict[int, Array]:
+def find_stairs(
+    graph: Graph, lower: Array, upper: Array, uncertain: np.ndarray, whole: np.ndarray | None = None
+) -> dict[int, Array]:
     """For every input of those `uncertain` that the network reads through whole numbers only: ascending values, one a
     stair.
 
     The graph has one flat input; `lower` and `upper` are all boxes ``[G, n]``. Whatever the input's value in the boxes
     (they must agree about its range), the network takes the same value where it is the one of these on its stair, and
-    stairs are intervals in the same order. The answer has the dtype of `lower`.
+    stairs are intervals in the same order. Inputs with `whole` (bool ``[n]``) have no other values than whole numbers:
+    theirs are those between the ends of all boxes. The answer has the dtype of `lower`.
     """
     low, high = to_numpy(lower), to_numpy(upper)
     if len(uncertain) > INPUTS_AT_MOST:
         return {}
+    given = uncertain[whole[uncertain]] if whole is not None else uncertain[:0]
+    stairs = _whole_numbers(lower, low, high, given)
+    uncertain = np.setdiff1d(uncertain, given)
     edges, others = _edges(graph, uncertain)
     if not edges:
-        return {}
+        return stairs
     first = Graph(graph.nodes[: edges[-1] + 1], graph.inputs, tuple(edges))
-    stairs = {}
     for entry in uncertain:
         least, most = float(low[0, entry]), float(high[0, entry])
         agreed = (low[:, entry] == least).all() and (high[:, entry] == most).all()
@@ -59,6 +65,17 @@ def find_stairs(graph: Graph, lower: Array, upper: Array, uncertain: np.ndarray)
         new = np.concatenate([[True], (flat[1:] != flat[:-1]).any(axis=1)])
         stairs[int(entry)] = values[xp.asarray(np.flatnonzero(new), **options_like(lower))]
     return stairs
+
+
+def _whole_numbers(like: Array, low: np.ndarray, high: np.ndarray, entries: np.ndarray) -> dict[int, Array]:
+    """The whole numbers between the ends of all boxes, for those of the entries for which they are not too many."""
+    made = {}
+    for entry in entries:
+        least, most = np.ceil(low[:, entry].min()), np.floor(high[:, entry].max())
+        if most - least < STAIRS_AT_MOST:
+            values = least + np.arange(int(most - least) + 1)
+            made[int(entry)] = array_namespace(like).asarray(values, dtype=like.dtype, **options_like(like))
+    return made
 
 
 def _candidates(least: float, most: float) -> np.ndarray:
@@ -123,11 +140,14 @@ def _keeps_whole(node: Node) -> bool:
     return bool((abs(to_numpy(node.params["scale"])) == 1.0).all()) if "scale" in node.params else True
 
 
-def snap(stairs: Mapping[int, Array], lower: Array, upper: Array) -> tuple[Array, Array]:
-    """Boxes ``[N, n]`` shrunk to the stairs' values in them; where there is none, the box is empty (lower > upper)."""
+def snap(stairs: Mapping[int, Array], lower: Array, upper: Array, whole: Array | None = None) -> tuple[Array, Array]:
+    """Boxes ``[N, n]`` shrunk to the stairs' values in them, and to whole numbers for the inputs `whole` ``[n]``; where
+    there is none, the box is empty (lower > upper)."""
+    xp = array_namespace(lower)
+    if whole is not None:
+        lower, upper = xp.where(whole, xp.ceil(lower), lower), xp.where(whole, xp.floor(upper), upper)
     if not stairs:
         return lower, upper
-    xp = array_namespace(lower)
     lower, upper = lower + 0, upper + 0
     for entry, values in stairs.items():
         first = xp.searchsorted(values, lower[:, entry] + 0, side="left")
@@ -140,11 +160,13 @@ def snap(stairs: Mapping[int, Array], lower: Array, upper: Array) -> tuple[Array
     return lower, upper
 
 
-def part(stairs: Mapping[int, Array], axis: Array, point: Array) -> tuple[Array, Array]:
+def part(stairs: Mapping[int, Array], axis: Array, point: Array, whole: Array | None = None) -> tuple[Array, Array]:
     """Where the parts of boxes that are split along the inputs `axis` ``[N]`` at points ``[N]`` end and begin: at the
-    point, or at the stairs next to it."""
+    point, or at the stairs, or for the inputs `whole` ``[n]`` the whole numbers, next to it."""
     xp = array_namespace(point)
     end = begin = point
+    if whole is not None:
+        end, begin = xp.where(whole[axis], xp.floor(point), end), xp.where(whole[axis], xp.floor(point) + 1, begin)
     for entry, values in stairs.items():
         after = xp.clip(xp.searchsorted(values, point, side="right"), 1, max(1, values.shape[0] - 1))
         after = xp.clip(after, None, values.shape[0] - 1)

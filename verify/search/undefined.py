@@ -57,7 +57,7 @@ def split_advice(error: UndefinedOnRegion, boxes: Array, lower: Array, upper: Ar
     state = error.partial
     if state is None or error.valid is None or error.valid.shape[0] != state.lower.shape[0]:
         return width, boxes >= 0
-    directions = _directions(error.valid, state, boxes)
+    directions = _directions(error.valid, error.about, state, boxes)
     weight = xp.sum(abs(directions), axis=1)
     largest = xp.max(weight, axis=1, keepdims=True)
     weight = xp.where(largest > 0, weight, 1.0)
@@ -73,17 +73,18 @@ def split_advice(error: UndefinedOnRegion, boxes: Array, lower: Array, upper: Ar
     return (weight + HIDDEN_SHARE * largest) * width, resolved | known
 
 
-def _directions(valid: Array, state: Relaxed, boxes: Array) -> Array:
-    """Coefficients ``[N, 2, n]`` of linear lower bounds of the operator's last input and of its negative, at the first
-    entry without a value."""
+def _directions(valid: Array, about: int, state: Relaxed, boxes: Array) -> Array:
+    """Coefficients ``[N, 2, n]`` of linear lower bounds of the operator's input `about` and of its negative, at the
+    first entry for which there is no value."""
     xp = array_namespace(state.lower)
-    node = state.plan.graph.nodes[len(state.intervals)]
+    source = state.plan.graph.nodes[len(state.intervals)].inputs[about]
     invalid = ~valid.reshape(valid.shape[0], -1)[boxes]
     entry = xp.argmax(xp.astype(invalid, xp.int64), axis=1)
     every = xp.arange(boxes.shape[0], **options_like(state.lower))
     rows = zeros_like_shape((boxes.shape[0], 2, invalid.shape[1]), state.lower)
     rows[every, 0, entry], rows[every, 1, entry] = 1.0, -1.0
-    bound = backward(state, node.inputs[-1], rows.reshape(*rows.shape[:2], *node.shape), None, boxes)
+    shape = state.plan.graph.nodes[source].shape
+    bound = backward(state, source, rows.reshape(*rows.shape[:2], *shape), None, boxes)
     return xp.where(xp.isfinite(bound.coefficients), bound.coefficients, 0.0)
 
 
@@ -111,13 +112,12 @@ def _undefined_at(state: Relaxed, position: int, intervals: list[Interval]) -> A
     """Which boxes ``[N]`` have an entry without a value, if the inputs take all of the (finite) intervals."""
     node = state.plan.graph.nodes[position]
     xp = array_namespace(state.lower)
-    finite = xp.isfinite(intervals[0][0])
-    for low, high in intervals:
-        finite = finite & xp.isfinite(low) & xp.isfinite(high)
-    invalid = ~finite & finite
+    none = xp.zeros_like(intervals[0][0].reshape(intervals[0][0].shape[0], -1)[:, 0]) > 0
     try:
         rule(node.op).interval(node, intervals)
     except UndefinedOnRegion as error:
         if error.valid is not None:
-            invalid = finite & ~error.valid
-    return xp.any(invalid.reshape(invalid.shape[0], -1), axis=1)
+            low, high = intervals[error.about]
+            invalid = xp.isfinite(low) & xp.isfinite(high) & ~error.valid
+            return xp.any(invalid.reshape(invalid.shape[0], -1), axis=1)
+    return none
