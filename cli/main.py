@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .output import INTERRUPTED, NOT_WRITTEN, NotWrittenError, complain
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -30,7 +32,13 @@ class _InputError(click.ClickException):
     exit_code = 2
 
     def show(self, file: Any = None) -> None:
-        click.echo(f"error: {' '.join(self.message.split())}", err=True)
+        complain(f"error: {' '.join(self.message.split())}")
+
+
+class _OutputError(_InputError):
+    """The answer was given, but a file that was asked for could not be written."""
+
+    exit_code = NOT_WRITTEN
 
 
 class LazyGroup(click.Group):
@@ -56,10 +64,14 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except (click.ClickException, BrokenPipeError):
             raise
-        except (BoundsmithError, OSError, MemoryError) as error:
+        except KeyboardInterrupt:
+            complain("interrupted")
+            ctx.exit(INTERRUPTED)
+        except (BoundsmithError, NotWrittenError, OSError, MemoryError) as error:
             if ctx.meta.get("boundsmith.debug"):
                 traceback.print_exc()
-            raise _InputError(_sentence(error)) from error
+            kind = _OutputError if isinstance(error, NotWrittenError) else _InputError
+            raise kind(_sentence(error)) from error
 
 
 def _sentence(error: Exception) -> str:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from ...specs.errors import BoundsmithError
+from ...verify.lifeline import die_with_parent
+from ..output import say, write_report
 from ..progress import Progress
 
 if TYPE_CHECKING:
@@ -82,11 +82,8 @@ def check_suite(instances: Sequence[Instance], jobs: int, json_file: Path | None
     ]
     failures += _misfits(instances, found_networks, found_queries)
     table = _table(instances, found_networks, found_queries)
-    if json_file is not None:
-        from ..atomic import write_json
-
-        write_json(json_file, {"schema": CHECK_SCHEMA, "sets": table, "failures": failures})
-    click.echo(describe(table, failures))
+    say(describe(table, failures))
+    write_report(json_file, {"schema": CHECK_SCHEMA, "sets": table, "failures": failures})
     return 1 if failures else 0
 
 
@@ -99,7 +96,7 @@ def _each(work: Any, files: dict[Path, str], jobs: int, progress: Progress) -> d
     found: dict[Path, Checked] = {}
     died = Checked("the process that read it died (out of memory, or a crash)")
     while pending := [file for file in files if file not in found]:
-        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=die_with_parent) as pool:
             tasks: dict[Path, Future[Checked]] = {file: pool.submit(work, file) for file in pending[: 20 * jobs]}
             for file, task in tasks.items():
                 error = task.exception()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..atomic import write_bytes
+from ...verify.atomic import write_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
