@@ -58,15 +58,19 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return self._invoke(ctx)
+        except KeyboardInterrupt:
+            complain("interrupted")
+            ctx.exit(INTERRUPTED)
+
+    def _invoke(self, ctx: click.Context) -> Any:
         from ..specs.errors import BoundsmithError
 
         try:
             return super().invoke(ctx)
         except (click.ClickException, BrokenPipeError):
             raise
-        except KeyboardInterrupt:
-            complain("interrupted")
-            ctx.exit(INTERRUPTED)
         except (BoundsmithError, NotWrittenError, OSError, MemoryError) as error:
             if ctx.meta.get("boundsmith.debug"):
                 traceback.print_exc()
@@ -115,14 +119,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     The process ends without the interpreter's tear-down: unloading the numerical libraries takes a tenth of a second,
     a fifth of an easy instance, and frees only what the operating system frees anyway.
     """
+    _open_standard_streams()
     try:
         cli.main(args=None if arguments is None else list(arguments), prog_name="boundsmith")
     except SystemExit as end:
         if not isinstance(end.code, int):
             raise
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
         os._exit(end.code)
+
+
+def _open_standard_streams() -> None:
+    """Let the numbers 0 to 2 stand for no file where they are not open: the next file opened would get them."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # (The lowest free number, which is this one.)
+            os.open(os.devnull, os.O_RDWR)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ class OutputPath(InputPath):
 class Seconds(click.FloatRange):
     """A number of seconds; ``inf`` is one, NaN is not."""
 
-    name = "seconds"
+    name = "number of seconds"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         seconds = float(super().convert(value, param, ctx))

@@ -46,19 +46,20 @@ class Answering(click.Command):
 @contextlib.contextmanager
 def reserved_stdout() -> Iterator[TextIO]:
     """Keep stdout for what is written to the stream yielded; whatever else is printed meanwhile goes to stderr."""
-    stdout = sys.stdout
-    if stdout is None:
-        # A process without stdout has nobody to answer; the number 1 must not come to mean some other file.
-        stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - open until the process ends
-    sys.stdout = sys.stderr
-    try:
-        if _descriptor(stdout) == _STDOUT:
-            with _duplicate(stdout) as stream:
-                yield stream
-        else:
-            yield stdout
-    finally:
-        sys.stdout = stdout
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        stdout = sys.stdout
+        # (A process may have been started without one or the other.)
+        sys.stdout = sys.stderr or nowhere
+        try:
+            if stdout is None:
+                yield nowhere
+            elif _descriptor(stdout) == _STDOUT:
+                with _duplicate(stdout) as stream:
+                    yield stream
+            else:
+                yield stdout
+        finally:
+            sys.stdout = stdout
 
 
 @contextlib.contextmanager
@@ -66,13 +67,7 @@ def _duplicate(stdout: TextIO) -> Iterator[TextIO]:
     """A stream to where the descriptor of `stdout` leads, while that descriptor leads to stderr."""
     stdout.flush()
     kept = os.dup(_STDOUT)
-    try:
-        os.dup2(_STDERR, _STDOUT)
-    except OSError:
-        # There is no stderr.
-        silent = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(silent, _STDOUT)
-        os.close(silent)
+    os.dup2(_STDERR, _STDOUT)
     stream = open(kept, "w", encoding=stdout.encoding, errors="backslashreplace", newline="", closefd=False)  # noqa: SIM115
     try:
         yield stream

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.option("--resume", is_flag=True, help="Continue RUN (the latest of this DIR): run only what is missing.")
 @click.option("--expected", type=InputPath(), metavar="FILE", help="Known answers [expected.csv in or beside DIR].")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Instances at a time.")
-@click.option("--timeout", type=Seconds(min=0, min_open=True), help="Cap on each instance's seconds.")
+@click.option("--timeout", type=Seconds(min=0, min_open=True), metavar="SECONDS", help="Cap on each instance's limit.")
 @click.option("--sets", metavar="A,B", help="Only these sets.")
 @click.option("--every", type=click.IntRange(min=1), default=1, help="Only every K-th instance of a set.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most this many instances of a set.")

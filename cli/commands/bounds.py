@@ -64,7 +64,8 @@ SHOWN = 10
 @click.option(
     "--timeout",
     type=Seconds(min=0),
-    help="Seconds from the start of the process; when they pass, the best bounds so far (ibp's, if no better).",
+    metavar="SECONDS",
+    help="Limit, counted from the start of the process; when it passes, the best bounds so far are given.",
 )
 @json_option
 @debug_option

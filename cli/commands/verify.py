@@ -48,9 +48,10 @@ METHODS = ("auto", "attack", "bounds", "input-split", "activation-split", "milp"
 @click.option(
     "--timeout",
     type=Seconds(min=0),
+    metavar="SECONDS",
     default=116.0,
     show_default=True,
-    help="Seconds, counted from the start of the process; inf for no limit.",
+    help="Limit, counted from the start of the process; inf for none.",
 )
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
