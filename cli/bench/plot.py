@@ -52,7 +52,8 @@ def write_cactus(file: Path, curves: Sequence[Curve], title: str) -> None:
     axes.set_xlabel(f"instances solved, of {total}")
     axes.set_ylabel("seconds an instance")
     axes.grid(visible=True, which="both", alpha=0.3)
-    axes.legend()
+    if curves:
+        axes.legend()
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120)
     write_bytes(file, picture.getvalue())
