@@ -13,6 +13,7 @@ import numpy as np
 
 from ..specs.errors import BoundsmithError, SpecError
 from .options import require_file
+from .output import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,7 +58,7 @@ def read_boxes(size: int, *, region: Path | None, center: str | None, eps: float
         assert center is not None
         lower, upper = _around(_center(center, size)[None], eps)
     if lower.shape[1] != size:
-        raise SpecError(f"{given[0]} gives {lower.shape[1]} inputs; the network has {size}")
+        raise SpecError(f"{given[0]} gives {counted(lower.shape[1], 'input')}; the network has {size}")
     if not len(lower):
         raise SpecError(f"{given[0]} gives no box; the first axis counts boxes or points, and is empty")
     if not np.all(lower <= upper):

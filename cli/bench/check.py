@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...specs.errors import BoundsmithError
 from ...verify.lifeline import die_with_parent
-from ..output import say, write_report
+from ..output import counted, say, write_report
 from ..progress import Progress
 
 if TYPE_CHECKING:
@@ -103,11 +103,19 @@ def _each(work: Any, files: dict[Path, str], jobs: int, progress: Progress) -> d
                 if isinstance(error, BrokenProcessPool) and jobs > 1:
                     jobs = 1
                     break
-                found[file] = died if isinstance(error, BrokenProcessPool) else task.result()
+                if error is None:
+                    found[file] = task.result()
+                else:
+                    # A fault of ours in reading a file is that file's trouble: the others are still to be read.
+                    found[file] = died if isinstance(error, BrokenProcessPool) else Checked(_named(error))
                 progress.step("failed" if found[file].trouble else "well", f"{file}: {found[file].trouble or 'well'}")
                 if found[file] is died:
                     break
     return found
+
+
+def _named(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _misfits(instances: Sequence[Instance], networks: dict[Path, Checked], queries: dict[Path, Checked]) -> list[str]:
@@ -121,7 +129,7 @@ def _misfits(instances: Sequence[Instance], networks: dict[Path, Checked], queri
         sizes = sum(network.inputs for network in given), sum(network.outputs for network in given)
         if sizes != (asked.inputs, asked.outputs):
             misfits.append(
-                f"{instance.query}: {asked.inputs} inputs and {asked.outputs} outputs, "
+                f"{instance.query}: {counted(asked.inputs, 'input')} and {counted(asked.outputs, 'output')}, "
                 f"but the network has {sizes[0]} and {sizes[1]}"
             )
     return misfits

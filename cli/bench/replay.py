@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...specs.errors import BoundsmithError
+from ..output import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -91,7 +92,7 @@ def confirm(query: Path, networks: Mapping[str, Path], lines: Sequence[str]) -> 
     try:
         for outputs in _outputs(asked, networks, tensors):
             if outputs.size != asked.output_count:
-                return f"the networks have {outputs.size} outputs; the query speaks of {asked.output_count}"
+                return f"the networks have {counted(outputs.size, 'output')}; the query speaks of {asked.output_count}"
             monomials = _monomials(asked, free, outputs)
             if any(_satisfied(clause, free, outputs, monomials) for clause in inside):
                 return ""
@@ -105,13 +106,13 @@ def confirm(query: Path, networks: Mapping[str, Path], lines: Sequence[str]) -> 
 
 def _inputs(asked: Property, tensors: list[np.ndarray]) -> list[np.ndarray]:
     """The leading tensors, as many as hold the query's input variables."""
-    counted, taken = 0, []
+    held, taken = 0, []
     for tensor in tensors:
-        if counted == asked.input_count:
+        if held == asked.input_count:
             break
         taken.append(tensor)
-        counted += tensor.size
-    if counted != asked.input_count:
+        held += tensor.size
+    if held != asked.input_count:
         raise ValueError(f"the assignment has not the query's {asked.input_count} inputs")
     return taken
 
