@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -127,7 +128,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
-                stream.flush()
+                # (Where they lead may be gone; the status is still to be told.)
+                with contextlib.suppress(OSError):
+                    stream.flush()
         os._exit(end.code)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections import Counter
@@ -44,7 +45,9 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._live is not None:
-            self._live.stop()
+            # (The terminal may be gone; the run's end is not to be hidden by that.)
+            with contextlib.suppress(OSError):
+                self._live.stop()
 
     def step(self, outcome: str, line: str) -> None:
         """One more step is done: `outcome` is counted, `line` shown."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
-import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +15,8 @@ if TYPE_CHECKING:
 
     from ..verify.budget import Deadline
 
-_ENDLESS = 1e8
-"""Seconds from which a deadline is none: the system's calls take no larger ones."""
-
 _DONE = 0
-"""What is sent to the thread when the main thread has answered; signals send their numbers, which are positive."""
+"""What is sent to the thread that waits for signals when there are no more; signals send their numbers."""
 
 
 class Watchdog:
@@ -29,8 +24,8 @@ class Watchdog:
 
     `deadline` plus `grace` (seconds) is the moment. `expire` and `interrupt` (after Ctrl-C) write the answer and return
     the process's status. Exactly one of the two threads gets to answer: the main thread calls `claim` before it writes
-    anything. While a watchdog is entered from the main thread, Ctrl-C raises no KeyboardInterrupt; a second one, or one
-    after `claim`, ends the process at once.
+    anything. While a watchdog is entered from the main thread, Ctrl-C raises no KeyboardInterrupt; a second one ends the
+    process at once, for the case that writing the answer takes for ever.
     """
 
     def __init__(
@@ -43,15 +38,12 @@ class Watchdog:
         self._answer = threading.Lock()
         self._claimed = False
         self._interrupts = 0
-        self._receiver, self._sender = socket.socketpair()
-        self._sender.setblocking(False)
-        self._before: Any = None
+        self._done = threading.Event()
+        self._signals: _Signals | None = None
 
     def __enter__(self) -> Watchdog:
         if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-            # A handler in Python waits for the main thread; the number that is sent is there at once.
-            wakeup = signal.set_wakeup_fd(self._sender.fileno(), warn_on_full_buffer=False)
-            self._before = signal.signal(signal.SIGINT, self._count), wakeup
+            self._signals = _Signals(self._count, lambda: self._end(self._interrupt))
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
         return self
 
@@ -59,11 +51,9 @@ class Watchdog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.claim()
-        if self._before is not None:
-            handler, wakeup = self._before
-            signal.set_wakeup_fd(wakeup)
-            signal.signal(signal.SIGINT, handler)
-        self._sender.send(bytes([_DONE]))
+        if self._signals is not None:
+            self._signals.close()
+        self._done.set()
 
     def claim(self) -> None:
         """Take the right to answer; never returns if the watchdog took it first (it is ending the process)."""
@@ -72,23 +62,14 @@ class Watchdog:
             self._claimed = True
 
     def _count(self, *_: Any) -> None:
-        if self._claimed or self._interrupts:
+        if self._interrupts:
             os._exit(INTERRUPTED)
         self._interrupts += 1
 
     def _watch(self) -> None:
-        with self._receiver, self._sender:
-            while True:
-                seconds = max(0.0, self._deadline.remaining + self._grace)
-                ready, _, _ = select.select([self._receiver], [], [], seconds if seconds < _ENDLESS else None)
-                if not ready:
-                    self._end(self._expire)
-                    return
-                received = self._receiver.recv(64)
-                if signal.SIGINT in received:
-                    self._end(self._interrupt)
-                elif _DONE in received:
-                    return
+        seconds = max(0.0, self._deadline.remaining + self._grace)
+        if not self._done.wait(min(seconds, threading.TIMEOUT_MAX)):
+            self._end(self._expire)
 
     def _end(self, answer: Callable[[], int]) -> None:
         """Answer and end the process, unless the main thread is answering."""
@@ -99,3 +80,33 @@ class Watchdog:
             status = answer()
         finally:
             os._exit(status)
+
+
+class _Signals:
+    """Calls `act` in a thread of its own on Ctrl-C, and `handler` in the main thread when that comes to it.
+
+    A handler in Python has to wait for the main thread; what the system's own handler writes into a pipe is there at
+    once. To be made and closed in the main thread.
+    """
+
+    def __init__(self, handler: Callable[..., None], act: Callable[[], None]) -> None:
+        self._act = act
+        self._reader, self._writer = os.pipe()
+        if os.name == "posix":
+            os.set_blocking(self._writer, False)
+        self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        self._handler = signal.signal(signal.SIGINT, handler)
+        threading.Thread(target=self._listen, name="signals", daemon=True).start()
+
+    def close(self) -> None:
+        """Let signals do what they did before."""
+        signal.set_wakeup_fd(self._wakeup)
+        signal.signal(signal.SIGINT, self._handler)
+        os.write(self._writer, bytes([_DONE]))
+
+    def _listen(self) -> None:
+        while (number := os.read(self._reader, 1)[0]) != _DONE:
+            if number == signal.SIGINT:
+                self._act()
+        os.close(self._reader)
+        os.close(self._writer)

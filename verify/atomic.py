@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 import re
 import stat
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +53,8 @@ def descriptor_of(path: str | os.PathLike[str]) -> int | None:
 
 
 def _replace(target: Path, content: bytes, status: os.stat_result | None) -> None:
+    import tempfile
+
     handle, temporary = tempfile.mkstemp(prefix=f".{target.name[:40]}.", dir=target.parent)
     try:
         with os.fdopen(handle, "wb") as stream:
@@ -85,6 +85,8 @@ def write_text(path: str | os.PathLike[str], content: str) -> None:
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
     """`write_bytes` for a JSON document; numbers must be finite (see `cli.report.json.plain`)."""
+    import json
+
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
