@@ -88,9 +88,10 @@ class MemorySize(click.ParamType[Any]):
         if isinstance(value, int):
             return value
         match = _SIZE.fullmatch(str(value).strip())
-        if match is None or float(match["number"]) <= 0:
+        size = float(match["number"]) * 1024 ** _UNITS[match["unit"].upper()] if match is not None else 0.0
+        if not 1 <= size < math.inf:
             self.fail(f"{value!r} is no size; write for example 512M or 2G", param, ctx)
-        return int(float(match["number"]) * 1024 ** _UNITS[match["unit"].upper()])
+        return int(size)
 
 
 def require_file(path: Path, what: str) -> Path:

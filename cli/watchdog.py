@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 from .output import INTERRUPTED
@@ -19,13 +21,17 @@ _DONE = 0
 """What is sent to the thread that waits for signals when there are no more; signals send their numbers."""
 
 
+_AGAIN = 1.0
+"""Seconds within which a second interrupt is the first one's echo: a terminal and a wrapper may both send it."""
+
+
 class Watchdog:
     """Ends the process with a ready-made answer unless the main thread claims the answer in time.
 
     `deadline` plus `grace` (seconds) is the moment. `expire` and `interrupt` (after Ctrl-C) write the answer and return
     the process's status. Exactly one of the two threads gets to answer: the main thread calls `claim` before it writes
-    anything. While a watchdog is entered from the main thread, Ctrl-C raises no KeyboardInterrupt; a second one ends the
-    process at once, for the case that writing the answer takes for ever.
+    anything. While a watchdog is entered from the main thread, Ctrl-C raises no KeyboardInterrupt; a second one ends
+    the process at once, for the case that writing the answer takes for ever.
     """
 
     def __init__(
@@ -37,7 +43,7 @@ class Watchdog:
         self._interrupt = interrupt
         self._answer = threading.Lock()
         self._claimed = False
-        self._interrupts = 0
+        self._patience = math.inf
         self._done = threading.Event()
         self._signals: _Signals | None = None
 
@@ -62,9 +68,10 @@ class Watchdog:
             self._claimed = True
 
     def _count(self, *_: Any) -> None:
-        if self._interrupts:
+        now = time.monotonic()
+        if now > self._patience:
             os._exit(INTERRUPTED)
-        self._interrupts += 1
+        self._patience = min(self._patience, now + _AGAIN)
 
     def _watch(self) -> None:
         seconds = max(0.0, self._deadline.remaining + self._grace)

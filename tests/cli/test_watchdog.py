@@ -85,6 +85,28 @@ def test_other_commands_end_with_the_status_of_an_interrupt(network: Path, comma
     assert (process.returncode, said, complaint) == (130, "", "interrupted\n")
 
 
+@pytest.mark.parametrize(("pause", "said"), [(0.0, "unknown\n"), (1.5, "")])
+def test_a_second_interrupt_ends_the_process_unless_it_is_an_echo(pause: float, said: str) -> None:
+    script = (
+        "import sys, time\nfrom boundsmith.cli.watchdog import Watchdog\nfrom boundsmith.verify.budget import NEVER\n"
+        "def slow():\n    print('answering', file=sys.stderr, flush=True)\n    time.sleep(3)\n"
+        "    print('unknown', flush=True)\n    return 130\n"
+        "with Watchdog(NEVER, 0.0, slow, slow):\n    print('ready', file=sys.stderr, flush=True)\n"
+        "    while True:\n        time.sleep(600)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    assert process.stderr.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    assert process.stderr.readline() == "answering\n"
+    time.sleep(pause)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60)[0] == said
+    assert process.returncode == 130
+
+
 def never() -> int:
     raise AssertionError("the watchdog answered")
 
