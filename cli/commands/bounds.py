@@ -102,7 +102,7 @@ def command(
         loaded = load(require_file(network, "network"))
         sizes = [_size(tensor.shape) for tensor in loaded.inputs]
         boxes = read_boxes(sum(sizes), region=region, center=center, eps=eps, data=data)
-        lower, upper = rounded_outward(*boxes, dtype or _own_dtype(loaded))
+        lower, upper = rounded_outward(*boxes, _dtype(loaded, dtype))
         answer.begin(loaded.source)
         try:
             if timeout is not None and method != "ibp":
@@ -127,9 +127,15 @@ def _size(shape: Sequence[int]) -> int:
     return size
 
 
-def _own_dtype(network: Network) -> str:
-    """The arithmetic that suits a network: its weights must not be rounded."""
-    return "float64" if any(str(tensor.dtype) == "float64" for tensor in network.inputs) else "float32"
+def _dtype(network: Network, asked: str | None) -> str:
+    """The arithmetic to bound a network in; BoundsmithError where the one asked for would round its weights."""
+    from ...specs.errors import BoundsmithError
+
+    if not any(str(tensor.dtype) == "float64" for tensor in (*network.inputs, *network.outputs)):
+        return asked or "float32"
+    if asked == "float32":
+        raise BoundsmithError("--dtype float32 would round the weights of this network of float64; leave it out")
+    return "float64"
 
 
 def _intervals(network: Network, lower: np.ndarray, upper: np.ndarray) -> OutputBounds | None:

@@ -146,6 +146,7 @@ def test_a_network_of_float64_is_bounded_in_float64(tmp_path: Path) -> None:
     found = json.loads(report.read_text())
     assert found["lower"][0][0] == pytest.approx(1e9 - 0.5, abs=1e-3)
     assert found["upper"][0][0] == pytest.approx(1e9 + 0.5, abs=1e-3)
+    assert CliRunner().invoke(cli, [*arguments, "--dtype", "float32"]).exit_code == 2
 
 
 @pytest.mark.parametrize("method", ["crown", "alpha-crown", "crown-ibp", "forward"])
