@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
 STUCK = """
 import json, sys, time, ctypes
+import boundsmith.verify.budget as budget
 import boundsmith.verify.strategy as strategy
+budget.process_start = time.monotonic  # however long it took to come here
 def stuck(query, networks, options, deadline, log):
     log.phase("input split", time.monotonic(), 7)
     log.best_bound = -0.25
@@ -111,10 +114,10 @@ def never() -> int:
     raise AssertionError("the watchdog answered")
 
 
-@pytest.mark.parametrize("deadline", [NEVER, Deadline(1e300), Deadline.after(60.0)])
-def test_a_claimed_answer_ends_the_watch_and_restores_the_signals(deadline: Deadline) -> None:
+@pytest.mark.parametrize("seconds", [math.inf, 1e300, 600.0])
+def test_a_claimed_answer_ends_the_watch_and_restores_the_signals(seconds: float) -> None:
     before = signal.getsignal(signal.SIGINT)
-    with Watchdog(deadline, 0.0, never, never) as watchdog:
+    with Watchdog(Deadline.after(seconds), 0.0, never, never) as watchdog:
         assert signal.getsignal(signal.SIGINT) != before
         watchdog.claim()
         watchdog.claim()
