@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -9,6 +10,8 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from .output import INTERRUPTED, NOT_WRITTEN, NotWrittenError, complain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +33,13 @@ class _InputError(click.ClickException):
     exit_code = 2
 
     def show(self, file: Any = None) -> None:
-        click.echo(f"error: {' '.join(self.message.split())}", err=True)
+        complain(f"error: {' '.join(self.message.split())}")
+
+
+class _OutputError(_InputError):
+    """The answer was given, but a file that was asked for could not be written."""
+
+    exit_code = NOT_WRITTEN
 
 
 class LazyGroup(click.Group):
@@ -50,16 +59,24 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return self._invoke(ctx)
+        except KeyboardInterrupt:
+            complain("interrupted")
+            ctx.exit(INTERRUPTED)
+
+    def _invoke(self, ctx: click.Context) -> Any:
         from ..specs.errors import BoundsmithError
 
         try:
             return super().invoke(ctx)
         except (click.ClickException, BrokenPipeError):
             raise
-        except (BoundsmithError, OSError, MemoryError) as error:
+        except (BoundsmithError, NotWrittenError, OSError, MemoryError) as error:
             if ctx.meta.get("boundsmith.debug"):
                 traceback.print_exc()
-            raise _InputError(_sentence(error)) from error
+            kind = _OutputError if isinstance(error, NotWrittenError) else _InputError
+            raise kind(_sentence(error)) from error
 
 
 def _sentence(error: Exception) -> str:
@@ -103,14 +120,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     The process ends without the interpreter's tear-down: unloading the numerical libraries takes a tenth of a second,
     a fifth of an easy instance, and frees only what the operating system frees anyway.
     """
+    _open_standard_streams()
     try:
         cli.main(args=None if arguments is None else list(arguments), prog_name="boundsmith")
     except SystemExit as end:
         if not isinstance(end.code, int):
             raise
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                # (Where they lead may be gone; the status is still to be told.)
+                with contextlib.suppress(OSError):
+                    stream.flush()
         os._exit(end.code)
+
+
+def _open_standard_streams() -> None:
+    """Let the numbers 0 to 2 stand for no file where they are not open: the next file opened would get them."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # (The lowest free number, which is this one.)
+            os.open(os.devnull, os.O_RDWR)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import math
+import os
 import re
+import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from ..specs.errors import BoundsmithError, SpecError
+from ..verify.atomic import descriptor_of
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -32,9 +36,47 @@ def _note_debug(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 
 def json_option(command: Command) -> Command:
     """Add `--json FILE`."""
-    return click.option(
-        "--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write the report as JSON."
-    )(command)
+    return click.option("--json", "json_file", type=OutputPath(), metavar="FILE", help="Write the report as JSON.")(
+        command
+    )
+
+
+class InputPath(click.Path):
+    """A path as a `pathlib.Path`; whether it can be opened is said by whoever opens it."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if "\0" in str(value):
+            self.fail("a path cannot hold a null character", param, ctx)
+        return Path(str(super().convert(value, param, ctx)))
+
+
+class OutputPath(InputPath):
+    """A path to write to. This process's stdout stands under a number of its own, since the command occupies it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = super().convert(value, param, ctx)
+        number = descriptor_of(path)
+        if number is None:
+            return path
+        try:
+            return Path(f"/dev/fd/{os.dup(number)}")
+        except OSError:
+            self.fail(f"{path} is not open", param, ctx)
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds; ``inf`` is one, NaN is not."""
+
+    name = "number of seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds = float(super().convert(value, param, ctx))
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        return seconds
 
 
 class MemorySize(click.ParamType[Any]):
@@ -46,9 +88,10 @@ class MemorySize(click.ParamType[Any]):
         if isinstance(value, int):
             return value
         match = _SIZE.fullmatch(str(value).strip())
-        if match is None or float(match["number"]) <= 0:
+        size = float(match["number"]) * 1024 ** _UNITS[match["unit"].upper()] if match is not None else 0.0
+        if not 1 <= size < math.inf:
             self.fail(f"{value!r} is no size; write for example 512M or 2G", param, ctx)
-        return int(float(match["number"]) * 1024 ** _UNITS[match["unit"].upper()])
+        return int(size)
 
 
 def require_file(path: Path, what: str) -> Path:
@@ -66,10 +109,55 @@ def require_file(path: Path, what: str) -> Path:
     return found
 
 
-def check_folder_of(file: Path | None) -> None:
-    """Raise BoundsmithError if the folder that `file` is to be written into does not exist, before any work is done."""
-    if file is not None and not file.resolve().parent.is_dir():
-        raise BoundsmithError(f"cannot write {file}: the folder {file.resolve().parent} does not exist")
+def check_writable(file: Path | None) -> None:
+    """Raise BoundsmithError if `file` cannot be written, before any work is done.
+
+    Nothing is opened or made: whoever reads a FIFO would take that for the end.
+    """
+    if file is None or descriptor_of(file) is not None:
+        return
+    status = _status(file)
+    if status is not None and stat.S_ISDIR(status.st_mode):
+        raise BoundsmithError(f"cannot write {file}: it is a folder")
+    if status is not None and not os.access(file, os.W_OK):
+        raise BoundsmithError(f"cannot write {file}: it may not be written to")
+    if status is None or stat.S_ISREG(status.st_mode):
+        folder = Path(os.path.realpath(file)).parent
+        if not folder.is_dir():
+            raise BoundsmithError(f"cannot write {file}: the folder {folder} does not exist")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise BoundsmithError(f"cannot write {file}: the folder {folder} takes no new files")
+
+
+def check_folder(folder: Path | None) -> None:
+    """Raise BoundsmithError if `folder` is no folder that files can be written into, and cannot be made one."""
+    if folder is None:
+        return
+    place = folder
+    while _status(place) is None and place.parent != place:
+        place = place.parent
+    if not place.is_dir():
+        raise BoundsmithError(f"cannot write into {folder}: {place} is not a folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise BoundsmithError(f"cannot write into {folder}: the folder {place} takes no new files")
+
+
+def is_replaceable(file: Path) -> bool:
+    """Whether `file` is a regular file, or will be one: what is written to anything else cannot be taken back."""
+    if descriptor_of(file) is not None:
+        return False
+    status = _status(file)
+    return status is None or stat.S_ISREG(status.st_mode)
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """What the system says of a path; None where there is nothing."""
+    try:
+        return os.stat(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise BoundsmithError(f"cannot write {path}: {error.strerror}") from error
 
 
 def parse_networks(values: Sequence[str]) -> dict[str, Path]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
+
+from .output import one_line
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -42,16 +45,18 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._live is not None:
-            self._live.stop()
+            # (The terminal may be gone; the run's end is not to be hidden by that.)
+            with contextlib.suppress(OSError):
+                self._live.stop()
 
     def step(self, outcome: str, line: str) -> None:
         """One more step is done: `outcome` is counted, `line` shown."""
         self._done += 1
         self._outcomes[outcome] += 1
         if self._live is None:
-            print(f"[{self._done}/{self._total}] {line}", file=sys.stderr, flush=True)
+            print(f"[{self._done}/{self._total}] {one_line(line)}", file=sys.stderr, flush=True)
         else:
-            self._recent = [*self._recent[-7:], line]
+            self._recent = [*self._recent[-7:], one_line(line)]
             self._live.refresh()
 
     def time_left(self) -> float | None:
@@ -63,14 +68,16 @@ class Progress:
 
     def _table(self) -> Any:
         from rich.table import Table
+        from rich.text import Text
 
         left = self.time_left()
         outcomes = ", ".join(f"{count} {name}" for name, count in self._outcomes.most_common())
         table = Table.grid(padding=(0, 1))
-        table.add_row(f"[bold]{self._title}[/bold]", f"{self._done} of {self._total} done", outcomes)
+        # Names come from files: as plain strings, brackets in them would be markup.
+        table.add_row(Text(one_line(self._title), "bold"), f"{self._done} of {self._total} done", Text(outcomes))
         table.add_row("", f"time left {_clock(left)}" if left is not None else "", f"{self._jobs} at a time")
         for line in self._recent:
-            table.add_row("", "", line)
+            table.add_row("", "", Text(line))
         return table
 
 

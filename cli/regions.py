@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
+import math
+import struct
+import tokenize
 import zipfile
+import zlib
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..specs.errors import BoundsmithError, SpecError
 from .options import require_file
+from .output import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     Boxes = tuple[np.ndarray, np.ndarray]
+
+_UNREADABLE = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What numpy and the standard library raise while they read a damaged or foreign file."""
 
 
 def read_boxes(size: int, *, region: Path | None, center: str | None, eps: float | None, data: Path | None) -> Boxes:
@@ -36,10 +58,27 @@ def read_boxes(size: int, *, region: Path | None, center: str | None, eps: float
         assert center is not None
         lower, upper = _around(_center(center, size)[None], eps)
     if lower.shape[1] != size:
-        raise SpecError(f"{given[0]} gives {lower.shape[1]} inputs; the network has {size}")
+        raise SpecError(f"{given[0]} gives {counted(lower.shape[1], 'input')}; the network has {size}")
+    if not len(lower):
+        raise SpecError(f"{given[0]} gives no box; the first axis counts boxes or points, and is empty")
     if not np.all(lower <= upper):
         raise SpecError(f"{given[0]} gives a box whose lower bound is above its upper bound, or is no number")
+    if not np.isfinite([lower, upper]).all():
+        raise SpecError(f"{given[0]} gives a box that is not bounded; every input needs finite bounds")
     return lower, upper
+
+
+def rounded_outward(lower: np.ndarray, upper: np.ndarray, dtype: str) -> Boxes:
+    """The smallest boxes with ends of type `dtype` that contain the given ones (float64).
+
+    Raises SpecError where the type has no such numbers.
+    """
+    with np.errstate(over="ignore"):
+        low, high = lower.astype(dtype), upper.astype(dtype)
+    if not np.isfinite([low, high]).all():
+        raise SpecError(f"the region reaches beyond the numbers of {dtype}; use --dtype float64")
+    low = np.where(low > lower, np.nextafter(low, low.dtype.type(-np.inf)), low)
+    return low, np.where(high < upper, np.nextafter(high, high.dtype.type(np.inf)), high)
 
 
 def _query_boxes(query: Path) -> Boxes:
@@ -74,14 +113,14 @@ def _arrays(file: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(file, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
-    except (ValueError, OSError, zipfile.BadZipFile, AttributeError, EOFError) as error:
-        raise SpecError(f"{file} is no readable .npz file") from error
+    except _UNREADABLE as error:
+        raise SpecError(f"{file} is no readable .npz file ({error})") from error
 
 
 def _flat(array: np.ndarray) -> np.ndarray:
     if array.ndim < 2 or array.dtype.kind not in "fiu":
         raise SpecError("arrays of data need a first axis that counts points, and numbers in them")
-    return array.reshape(len(array), -1).astype(np.float64)
+    return array.reshape(len(array), math.prod(array.shape[1:])).astype(np.float64)
 
 
 def _center(text: str, size: int) -> np.ndarray:
@@ -91,7 +130,9 @@ def _center(text: str, size: int) -> np.ndarray:
             point = np.load(text, allow_pickle=False).astype(np.float64).ravel()
         else:
             point = np.array([float(part) for part in text.split(",")])
-    except (ValueError, EOFError) as error:
+    except FileNotFoundError:
+        raise SpecError(f"--center {text} does not exist; check the path") from None
+    except _UNREADABLE as error:
         raise SpecError(f"--center {text} is neither a list of numbers nor a readable .npy file") from error
     return np.full(size, point[0]) if len(point) == 1 else point
 

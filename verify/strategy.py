@@ -70,13 +70,19 @@ UNDEFINED_ATTACK_SECONDS = 0.5
 
 
 def verify_files(
-    query: str | os.PathLike[str], networks: Mapping[str, Path], options: Options, deadline: Deadline
+    query: str | os.PathLike[str],
+    networks: Mapping[str, Path],
+    options: Options,
+    deadline: Deadline,
+    log: Log | None = None,
 ) -> Result:
     """Decide a VNN-LIB file about ONNX files given by declared network name (the empty name: the query's only network).
 
+    log   where to note what happens, for a caller who may have to answer before the end.
+
     Raises `BoundsmithError` for bad input: an unreadable file, an unsupported operator, variables that do not match.
     """
-    log = Log()
+    log = Log() if log is None else log
     started = time.monotonic()
     property = read_property(query)
     if not options.assume_real:

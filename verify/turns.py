@@ -98,7 +98,7 @@ class InputTurns:
         """Make the boxes that float32 cannot settle the pool of a search in float64."""
         if self._job.log.undefined is None:
             count = sum(len(part) for part in self._stuck)
-            self._job.log.warnings.append(f"{count} boxes that float32 could not decide were searched in float64")
+            self._job.log.warnings.append(f"boxes that float32 could not decide, searched in float64: {count}")
         self._job.log.undefined = None
         double = Setting.of(self._job.problem, Backend("float64", self._setting.backend.device))
         region = to_numpy(double.lower), to_numpy(double.upper)

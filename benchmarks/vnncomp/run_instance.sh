@@ -15,8 +15,20 @@ fi
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 boundsmith=${BOUNDSMITH:-$root/.venv-vnncomp/bin/boundsmith}
 results=$5
-printf 'timeout\n' >"$results.new"
-mv -f "$results.new" "$results"
+
+# Replaces what a regular file holds in one step; a link stays one, and anything else is written into.
+write_word() {
+    if [ -e "$results" ] && [ ! -f "$results" ]; then
+        printf '%s\n' "$1" >"$results"
+        return
+    fi
+    local target
+    target=$(readlink -f -- "$results")
+    printf '%s\n' "$1" >"$target.new"
+    mv -f -- "$target.new" "$target"
+}
+
+write_word timeout
 
 "$boundsmith" verify "$4" --network "$3" --timeout "$6" --assume-real --results "$results" >/dev/null &
 child=$!
@@ -27,7 +39,6 @@ wait "$child" || status=$?
 rm -f "${TMPDIR:-/tmp}/boundsmith-vnncomp.pid"
 # The command writes `error` itself; this is for one that died before it could. A signal leaves `timeout`.
 if [ "$status" -ne 0 ] && [ "$status" -lt 128 ]; then
-    printf 'error\n' >"$results.new"
-    mv -f "$results.new" "$results"
+    write_word error
 fi
 exit 0

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from ...specs.errors import BoundsmithError
+from ...verify.lifeline import die_with_parent
+from ..output import counted, say, write_report
 from ..progress import Progress
 
 if TYPE_CHECKING:
@@ -82,11 +82,8 @@ def check_suite(instances: Sequence[Instance], jobs: int, json_file: Path | None
     ]
     failures += _misfits(instances, found_networks, found_queries)
     table = _table(instances, found_networks, found_queries)
-    if json_file is not None:
-        from ..atomic import write_json
-
-        write_json(json_file, {"schema": CHECK_SCHEMA, "sets": table, "failures": failures})
-    click.echo(describe(table, failures))
+    say(describe(table, failures))
+    write_report(json_file, {"schema": CHECK_SCHEMA, "sets": table, "failures": failures})
     return 1 if failures else 0
 
 
@@ -99,18 +96,26 @@ def _each(work: Any, files: dict[Path, str], jobs: int, progress: Progress) -> d
     found: dict[Path, Checked] = {}
     died = Checked("the process that read it died (out of memory, or a crash)")
     while pending := [file for file in files if file not in found]:
-        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=die_with_parent) as pool:
             tasks: dict[Path, Future[Checked]] = {file: pool.submit(work, file) for file in pending[: 20 * jobs]}
             for file, task in tasks.items():
                 error = task.exception()
                 if isinstance(error, BrokenProcessPool) and jobs > 1:
                     jobs = 1
                     break
-                found[file] = died if isinstance(error, BrokenProcessPool) else task.result()
+                if error is None:
+                    found[file] = task.result()
+                else:
+                    # A fault of ours in reading a file is that file's trouble: the others are still to be read.
+                    found[file] = died if isinstance(error, BrokenProcessPool) else Checked(_named(error))
                 progress.step("failed" if found[file].trouble else "well", f"{file}: {found[file].trouble or 'well'}")
                 if found[file] is died:
                     break
     return found
+
+
+def _named(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _misfits(instances: Sequence[Instance], networks: dict[Path, Checked], queries: dict[Path, Checked]) -> list[str]:
@@ -124,7 +129,7 @@ def _misfits(instances: Sequence[Instance], networks: dict[Path, Checked], queri
         sizes = sum(network.inputs for network in given), sum(network.outputs for network in given)
         if sizes != (asked.inputs, asked.outputs):
             misfits.append(
-                f"{instance.query}: {asked.inputs} inputs and {asked.outputs} outputs, "
+                f"{instance.query}: {counted(asked.inputs, 'input')} and {counted(asked.outputs, 'output')}, "
                 f"but the network has {sizes[0]} and {sizes[1]}"
             )
     return misfits

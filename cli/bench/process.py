@@ -48,7 +48,8 @@ class Processes:
     ) -> Ended:
         """Run `command` to its end, or kill its whole group after `seconds`.
 
-        Raises InterruptedError once `stop` was called.
+        Its standard input stays open while it runs, so that it may tell when this process is gone (see
+        `verify.lifeline`). Raises InterruptedError once `stop` was called.
         """
         start = time.monotonic()
         with self._lock:
@@ -56,7 +57,7 @@ class Processes:
                 raise InterruptedError("the run was stopped")
             process = subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=stdout,
                 stderr=stderr,
                 env=dict(environment),
@@ -69,13 +70,15 @@ class Processes:
             late.set()
             self._kill(process.pid)
 
-        timer = threading.Timer(seconds, kill)
+        timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), kill)
         timer.daemon = True
         timer.start()
         try:
             status, peak = self._wait(process)
         finally:
             timer.cancel()
+            assert process.stdin is not None
+            process.stdin.close()
         return Ended(status, time.monotonic() - start, peak, late.is_set() and status == -signal.SIGKILL)
 
     def _wait(self, process: subprocess.Popen[bytes]) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import json
+import math
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,8 @@ class Record:
     verdict              unsat, sat, unknown, timed-out or error.
     seconds, peak_bytes  of the whole process; peak_bytes is the largest resident set.
     status               the process's exit status; negative: the signal that ended it.
-    replayed             whether the witness of a `sat` was confirmed here; None if there is none to confirm.
+    replayed             whether the witness of a `sat` was confirmed here; None if there is none to confirm, or it
+                         could not be replayed.
     message              the last thing the process had to say, where the verdict is error; or why a replay failed.
     best_bound, counters, phases, method  from the result's JSON, where there is one.
     """
@@ -62,13 +64,35 @@ class Record:
     @classmethod
     def from_line(cls, line: str) -> Record:
         """The record that `to_line` wrote. Raises ValueError for anything else."""
-        content = json.loads(line)
-        if not isinstance(content, dict) or content.pop("schema", None) != RECORD_SCHEMA:
-            raise ValueError(f"not a line of schema {RECORD_SCHEMA}")
         try:
-            return cls(**content)
-        except TypeError as error:
+            content = json.loads(line, parse_constant=_no_constant)
+            if not isinstance(content, dict) or content.pop("schema", None) != RECORD_SCHEMA:
+                raise ValueError(f"not a line of schema {RECORD_SCHEMA}")
+            record = cls(**content)
+        except (TypeError, RecursionError) as error:
             raise ValueError(str(error)) from error
+        for entry, kinds in _KINDS.items():
+            value = getattr(record, entry)
+            odd = isinstance(value, bool) and bool not in kinds
+            if odd or not isinstance(value, kinds) or (isinstance(value, float) and not math.isfinite(value)):
+                raise ValueError(f"{entry} is {value!r}")
+        return record
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number")
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("set", "onnx", "vnnlib", "verdict", "message", "method"), (str,)),
+    **dict.fromkeys(("timeout", "seconds"), (int, float)),
+    **dict.fromkeys(("peak_bytes", "status"), (int,)),
+    "replayed": (bool, type(None)),
+    "best_bound": (int, float, str, type(None)),
+    "counters": (dict,),
+    "phases": (list,),
+}
+"""The types of a record's entries."""
 
 
 class Journal:
@@ -110,9 +134,12 @@ class Journal:
         if len(complete) < len(content):
             self._stream.truncate(len(complete))
         records = []
-        for number, line in enumerate(complete.decode().splitlines(), start=1):
+        for number, line in enumerate(complete.split(b"\n")[:-1], start=1):
             try:
-                records.append(Record.from_line(line))
+                records.append(Record.from_line(line.decode()))
             except ValueError as error:
-                raise BoundsmithError(f"{self._file} line {number} is no record of a bench: {error}") from error
+                raise BoundsmithError(
+                    f"{self._file} line {number} is no record of a bench ({error}); remove that line to run its "
+                    "instance again"
+                ) from error
         return records

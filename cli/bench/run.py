@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 from .record import Record
-from .replay import confirm
+from .replay import NotReplayed, confirm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -52,7 +52,7 @@ def run_all(
         try:
             while True:
                 while len(running) < settings.jobs and (instance := next(waiting, None)) is not None:
-                    running[threads.submit(run_one, instance, settings, folder, processes)] = instance
+                    running[threads.submit(run_safely, instance, settings, folder, processes)] = instance
                 if not running:
                     return
                 for ended in wait(running, return_when=FIRST_COMPLETED).done:
@@ -61,12 +61,37 @@ def run_all(
             processes.stop()
 
 
+def run_safely(instance: Instance, settings: Settings, folder: Path, processes: Processes) -> Record:
+    """`run_one`, whose failures are this instance's errors: those after it must run.
+
+    Raises InterruptedError once the processes were stopped.
+    """
+    try:
+        return run_one(instance, settings, folder, processes)
+    except InterruptedError:
+        raise
+    except (OSError, ValueError, MemoryError) as error:
+        # A name that the system does not take, a folder where the report should be, no memory for the replay ...
+        message = f"bench itself failed: {error or type(error).__name__}"
+        return Record(
+            set=instance.set,
+            onnx=instance.onnx,
+            vnnlib=instance.vnnlib,
+            timeout=settings.limit(instance),
+            verdict="error",
+            seconds=0.0,
+            peak_bytes=0,
+            status=0,
+            message=message,
+        )
+
+
 def run_one(instance: Instance, settings: Settings, folder: Path, processes: Processes) -> Record:
     """Run one instance to its end and judge its witness, if it has one."""
     limit = settings.limit(instance)
     report = folder / f"{instance.label}.json"
     report.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "boundsmith.cli.main", "verify", str(instance.query)]
+    command = [sys.executable, "-m", "boundsmith.cli.bench.child", "verify", str(instance.query)]
     for name, file in instance.networks.items():
         command += ["--network", f"{name}={file}" if name else str(file)]
     command += ["--timeout", str(limit), "--json", str(report), *settings.arguments]
@@ -79,8 +104,11 @@ def run_one(instance: Instance, settings: Settings, folder: Path, processes: Pro
     verdict, message = _verdict(ended, lines, complaints)
     replayed: bool | None = None
     if verdict == "sat":
-        message = confirm(instance.query, instance.networks, lines[1:])
-        replayed = not message
+        try:
+            message = confirm(instance.query, instance.networks, lines[1:])
+            replayed = not message
+        except NotReplayed as error:
+            message = str(error)
     return Record(
         set=instance.set,
         onnx=instance.onnx,
@@ -111,9 +139,9 @@ def _figures(report: Path) -> dict[str, Any]:
     """What a record takes from the result's JSON; nothing where the process did not come to write it."""
     try:
         result = json.loads(report.read_text())
-    except FileNotFoundError:
+        return {key: result[key] for key in ("best_bound", "counters", "phases", "method")}
+    except (OSError, ValueError, KeyError, TypeError):
         return {}
-    return {key: result[key] for key in ("best_bound", "counters", "phases", "method")}
 
 
 def _environment(jobs: int) -> dict[str, str]:

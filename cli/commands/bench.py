@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import time
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..options import check_folder_of, debug_option, json_option, require_file
+from ..options import InputPath, Seconds, check_folder, check_writable, debug_option, json_option, require_file
+from ..output import Answering, complain, say, told, write_report
 from .verify import METHODS
 
 if TYPE_CHECKING:
@@ -23,15 +25,13 @@ if TYPE_CHECKING:
     from ..bench.summary import Summary
 
 
-@click.command()
-@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
-@click.option("--out", type=click.Path(path_type=Path), metavar="RUN", help="Folder of the run [runs/NAME-TIME].")
+@click.command(cls=Answering)
+@click.argument("folder", type=InputPath(), metavar="DIR")
+@click.option("--out", type=InputPath(), metavar="RUN", help="Folder of the run [runs/NAME-TIME].")
 @click.option("--resume", is_flag=True, help="Continue RUN (the latest of this DIR): run only what is missing.")
-@click.option(
-    "--expected", type=click.Path(path_type=Path), metavar="FILE", help="Known answers [expected.csv in or beside DIR]."
-)
+@click.option("--expected", type=InputPath(), metavar="FILE", help="Known answers [expected.csv in or beside DIR].")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Instances at a time.")
-@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), help="Cap on each instance's seconds.")
+@click.option("--timeout", type=Seconds(min=0, min_open=True), metavar="SECONDS", help="Cap on each instance's limit.")
 @click.option("--sets", metavar="A,B", help="Only these sets.")
 @click.option("--every", type=click.IntRange(min=1), default=1, help="Only every K-th instance of a set.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most this many instances of a set.")
@@ -56,8 +56,10 @@ def command(
     """Run every row of DIR/instances.csv, or of every set in DIR, one process an instance.
 
     Each finished instance is appended to RUN/results.jsonl at once, so a run may be killed at any moment and continued
-    with --resume. At the end: RUN/results.csv, summary.txt, summary.json and cactus.png. Ends with status 1 if an
-    answer is wrong.
+    with --resume. At the end: RUN/results.csv, summary.txt, summary.json and cactus.png.
+
+    Every counterexample is replayed with onnxruntime, apart from the process that found it. Ends with status 1 if an
+    answer is wrong or every instance ended in an error; with --check-only, if any file fails.
 
     \b
     Example:
@@ -65,33 +67,37 @@ def command(
     """
     from ..bench.suite import read_suite
 
-    check_folder_of(json_file)
+    check_writable(json_file)
     instances = read_suite(folder, tuple(sets.split(",")) if sets else (), every, limit)
     if check_only:
         from ..bench.check import check_suite
 
         sys.exit(check_suite(instances, how["jobs"], json_file))
-    known = _known(folder, expected)
+    known = _known(folder, expected, instances)
     place = _place(folder, out, resume)
     summary = _run(instances, _settings(how), place, resume, known)
     from ..bench.summary import describe, to_object, write_reports
 
-    write_reports(place, summary, known)
-    if json_file is not None:
-        from ..atomic import write_json
-
-        write_json(json_file, to_object(summary))
-    click.echo(describe(summary))
-    click.echo(f"the run is in {place}")
-    sys.exit(1 if summary.wrong else 0)
+    say(describe(summary))
+    say(f"the run is in {place}")
+    with told(place):
+        write_reports(place, summary, known)
+    write_report(json_file, to_object(summary))
+    sys.exit(1 if summary.failed else 0)
 
 
-def _known(folder: Path, expected: Path | None) -> dict[Key, Expectation]:
-    from ..bench.judge import read_expected
+def _known(folder: Path, expected: Path | None, instances: list[Instance]) -> dict[Key, Expectation]:
+    """The expected answers; what the user should know of where they come from is said on stderr."""
+    from ..bench.judge import expected_of, read_expected
     from ..bench.suite import find_expected
 
     file = require_file(expected, "table of expected answers") if expected is not None else find_expected(folder)
-    return {} if file is None else read_expected(file)
+    if file is None:
+        return {}
+    known, remarks = expected_of(instances, read_expected(file), str(file))
+    for remark in remarks:
+        complain(f"warning: {remark}")
+    return known
 
 
 def _place(folder: Path, out: Path | None, resume: bool) -> Path:
@@ -126,6 +132,7 @@ def _run(
     from ..bench.record import Journal
     from ..bench.summary import summarise
 
+    check_folder(place)
     (place / "instances").mkdir(parents=True, exist_ok=True)
     with Journal(place / "results.jsonl") as journal:
         if journal.records and not resume:
@@ -155,10 +162,14 @@ def _run_missing(
 
     def interrupt(number: int, _: FrameType | None) -> None:
         processes.stop()
-        click.echo("interrupted; what has finished is recorded, and --resume runs the rest", err=True)
+        with contextlib.suppress(OSError):
+            # (The terminal may be gone.)
+            complain("interrupted; what has finished is recorded, and --resume runs the rest")
         raise SystemExit(128 + number)
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    # What is ignored stays so: `nohup` asks for that.
+    wanted = [number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if _matters(number)]
+    before = {number: signal.signal(number, interrupt) for number in wanted}
     try:
         with Progress(place.name, total, total - len(missing), settings.jobs) as progress:
             for instance, record in run_all(missing, settings, place / "instances", processes):
@@ -174,14 +185,27 @@ def _run_missing(
             signal.signal(number, handler)
 
 
+def _matters(number: int) -> bool:
+    return signal.getsignal(number) != signal.SIG_IGN
+
+
 def _same_settings(file: Path, settings: Settings, resume: bool) -> None:
     """Write down how the run is made; BoundsmithError if an earlier part of it was made otherwise."""
+    from ...specs.errors import BoundsmithError
+    from ...verify.atomic import write_json
+
+    made = {"schema": "boundsmith.bench-run/1", "arguments": list(settings.arguments), "timeout_cap": settings.cap}
+    if resume and file.exists() and _settings_in(file) != made:
+        raise BoundsmithError(f"{file.parent} was started with other options; resume it with the same ones")
+    write_json(file, made)
+
+
+def _settings_in(file: Path) -> Any:
     import json
 
     from ...specs.errors import BoundsmithError
-    from ..atomic import write_json
 
-    made = {"schema": "boundsmith.bench-run/1", "arguments": list(settings.arguments), "timeout_cap": settings.cap}
-    if resume and file.exists() and json.loads(file.read_text()) != made:
-        raise BoundsmithError(f"{file.parent} was started with other options; resume it with the same ones")
-    write_json(file, made)
+    try:
+        return json.loads(file.read_text())
+    except (ValueError, RecursionError) as error:
+        raise BoundsmithError(f"{file} is damaged ({error}); remove it to resume with the options given now") from error

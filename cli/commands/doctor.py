@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..options import debug_option, json_option
+from ..options import check_writable, debug_option, json_option
+from ..output import Answering, say, write_report
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +23,7 @@ SOLVERS = {"highspy": "LP and MILP", "z3-solver": "SMT", "clarabel": "SDP", "scs
 OPTIONAL = {"auto_LiRPA": "bounds --engine auto-lirpa", "matplotlib": "plots of bench"}
 
 
-@click.command()
+@click.command(cls=Answering)
 @json_option
 @debug_option
 def command(json_file: Path | None) -> None:
@@ -32,12 +33,10 @@ def command(json_file: Path | None) -> None:
     Example:
       boundsmith doctor
     """
+    check_writable(json_file)
     findings = examine()
-    if json_file is not None:
-        from ..atomic import write_json
-
-        write_json(json_file, findings)
-    click.echo(describe(findings))
+    say(describe(findings))
+    write_report(json_file, findings)
 
 
 def examine() -> dict[str, Any]:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..options import debug_option, json_option, require_file
+from ..options import InputPath, check_writable, debug_option, json_option, require_file
+from ..output import Answering, say, write_report
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ...verify.loading import Network
 
 INSPECT_SCHEMA = "boundsmith.inspect/1"
 
 
-@click.command()
-@click.argument("network", type=click.Path(path_type=Path))
+@click.command(cls=Answering)
+@click.argument("network", type=InputPath())
 @click.option("--no-check", is_flag=True, help="Do not compare with onnxruntime.")
 @json_option
 @debug_option
@@ -31,12 +33,10 @@ def command(network: Path, no_check: bool, json_file: Path | None) -> None:
     """
     from ...verify.loading import load
 
+    check_writable(json_file)
     found = to_object(load(require_file(network, "network"), check=not no_check), checked=not no_check)
-    if json_file is not None:
-        from ..atomic import write_json
-
-        write_json(json_file, found)
-    click.echo(describe(found))
+    say(describe(found))
+    write_report(json_file, found)
 
 
 def to_object(network: Network, checked: bool) -> dict[str, Any]:

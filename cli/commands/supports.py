@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..options import debug_option
+from ..output import Answering, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +61,7 @@ def _flags(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.command()
+@click.command(cls=Answering)
 @_flags
 @debug_option
 def command(question: str | None) -> None:
@@ -73,4 +74,4 @@ def command(question: str | None) -> None:
     if question is None:
         raise click.UsageError("choose what to print, for example --onnx-operators")
     _, answer = ANSWERS[question]
-    click.echo("\n".join(answer()))
+    say("\n".join(answer()))

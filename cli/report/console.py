@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...verify.result import Result, Verdict, Witness
+from ..output import counted, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +18,7 @@ def answer(result: Result) -> str:
     lines = [result.verdict.value]
     if result.verdict is Verdict.SAT and result.witness is not None:
         lines.extend(assignment_lines(result.witness))
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def assignment_lines(witness: Witness) -> Iterator[str]:
@@ -27,7 +28,7 @@ def assignment_lines(witness: Witness) -> Iterator[str]:
     """
     for name, values in (*witness.inputs, *witness.outputs):
         array = np.asarray(values)
-        yield f"{name} {array.dtype.name} [{','.join(map(str, array.shape))}]"
+        yield f"{one_line(name)} {array.dtype.name} [{','.join(map(str, array.shape))}]"
         for value in array.ravel():
             yield str(value)
 
@@ -50,4 +51,4 @@ def _pace(phase: dict[str, Any]) -> str:
     if not phase["domains"]:
         return ""
     rate = f" ({phase['domains'] / phase['seconds']:.0f} a second)" if phase["seconds"] >= 0.1 else ""
-    return f", {phase['domains']} domains{rate}"
+    return f", {counted(phase['domains'], 'domain')}{rate}"

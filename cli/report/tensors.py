@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..atomic import write_bytes
+from ...verify.atomic import write_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,9 +19,12 @@ def write_assignments(folder: Path, witness: Witness) -> list[Path]:
     from onnx import numpy_helper
 
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
+    written: list[Path] = []
     for name, values in (*witness.inputs, *witness.outputs):
         file = folder / f"{_file_name(name)}.pb"
+        while file in written:
+            # Two names may differ only in what a path cannot hold.
+            file = file.with_name(f"_{file.name}")
         write_bytes(file, numpy_helper.from_array(np.asarray(values), name).SerializeToString())
         written.append(file)
     return written

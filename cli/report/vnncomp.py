@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...verify.atomic import write_text
 from ...verify.result import Result, Verdict, Witness
-from ..atomic import write_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +28,7 @@ def results_text(result: Result) -> str:
 
 def _assignment(witness: Witness) -> str:
     pairs = [
-        f"({letter}_{position} {value})"
+        f"({letter}_{position} {int(value) if isinstance(value, np.bool_) else value})"
         for letter, tensors in (("X", witness.inputs), ("Y", witness.outputs))
         for position, value in enumerate(value for _, values in tensors for value in np.asarray(values).ravel())
     ]

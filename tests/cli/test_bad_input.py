@@ -130,6 +130,13 @@ def test_unwritable_json_is_refused_before_any_work(tmp_path: Path, network: Pat
     _expect_refusal(["verify", str(safe), "--network", str(network), "--json", str(file)], "result.json")
 
 
+@pytest.mark.parametrize("size", ["0", "0.5", "-1G", "nan", "1e3", "9" * 400, "much"])
+def test_sizes_that_are_none(network: Path, safe: Path, size: str) -> None:
+    ended = CliRunner().invoke(cli, ["verify", str(safe), "--network", str(network), "--memory", size])
+    assert ended.exit_code == 2
+    assert "is no size" in ended.stderr
+
+
 def test_a_process_prints_no_traceback_unless_debugged(boundsmith: Callable, tmp_path: Path, network: Path) -> None:
     arguments = ["verify", tmp_path / "none.vnnlib", "--network", network]
     ended = boundsmith(arguments)

@@ -166,3 +166,15 @@ def test_check_only_takes_more_files_than_one_pool_serves(suite: Path, safe: Pat
     ended = CliRunner().invoke(cli, ["bench", str(suite), "--check-only"])
     assert ended.exit_code == 0, ended.output
     assert "45 of 45" in ended.stdout
+
+
+def test_check_only_goes_on_after_a_fault_of_its_own(
+    suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from boundsmith.cli.bench import check
+
+    monkeypatch.setattr(check, "check_network_file", int)  # which takes no path: a TypeError in the other process
+    ended = CliRunner().invoke(cli, ["bench", str(suite), "--check-only"])
+    assert ended.exit_code == 1
+    assert ended.stdout.count("TypeError") == 3
+    assert "2 of 2" in ended.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -72,6 +73,37 @@ def test_assignments_are_written_as_tensors(tmp_path: Path, network: Path, unsaf
         tensor = onnx.TensorProto.FromString((folder / f"{name}.pb").read_bytes())
         assert tensor.name == name
         assert np.array_equal(numpy_helper.to_array(tensor), values)
+
+
+def test_no_assignment_overwrites_another(tmp_path: Path) -> None:
+    from boundsmith.cli.report.tensors import write_assignments
+    from boundsmith.verify.result import Witness
+
+    names = ("a/b", "a_b", "a b", "..")
+    witness = Witness(tuple((name, np.array([number])) for number, name in enumerate(names)), ())
+    written = write_assignments(tmp_path / "folder", witness)
+    assert len(set(written)) == len(os.listdir(tmp_path / "folder")) == len(names)
+    assert [onnx.TensorProto.FromString(file.read_bytes()).name for file in written] == list(names)
+
+
+def test_truth_values_are_numbers_in_the_competitions_form() -> None:
+    from boundsmith.cli.report.vnncomp import results_text
+    from boundsmith.verify.result import Result, Verdict, Witness
+
+    witness = Witness((("X", np.array([True, False])),), (("Y", np.array([0.5], np.float32)),))
+    assert results_text(Result(Verdict.SAT, witness)) == "sat\n((X_0 1)\n (X_1 0)\n (Y_0 0.5))\n"
+
+
+def test_names_and_counts_of_a_result_are_words_of_one_line() -> None:
+    from boundsmith.cli.report.console import answer, story
+    from boundsmith.cli.report.json import result_object
+    from boundsmith.verify.result import Phase, Result, Verdict, Witness
+
+    witness = Witness((("in\nput", np.array([1.0], np.float32)),), ())
+    result = Result(Verdict.SAT, witness, phases=(Phase("input split", 0.05, 1), Phase("milp", 0.05, 2)))
+    assert answer(result) == "sat\nin\\nput float32 [1]\n1.0"
+    lines = story(result_object(result, {}, 0.1)).splitlines()
+    assert lines[1:] == ["  input split: 0.05 s, 1 domain", "  milp: 0.05 s, 2 domains"]
 
 
 def test_results_file_has_the_competitions_form(tmp_path: Path, network: Path, safe: Path, unsafe: Path) -> None:

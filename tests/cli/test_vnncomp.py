@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,17 @@ def test_run_instance_leaves_timeout_when_killed(script, tmp_path: Path) -> None
     (tmp_path / "boundsmith").write_text("#!/bin/sh\nkill -9 $$\n")
     script("run_instance.sh", "v1", "quickstart", *files, results, "30")
     assert results.read_text() == "timeout\n"
+
+
+def test_run_instance_leaves_devices_and_links_what_they_are(script, tmp_path: Path) -> None:
+    files = QUICKSTART / "onnx" / "moons.onnx", QUICKSTART / "vnnlib" / "moons_upper.vnnlib"
+    link, target = tmp_path / "link", tmp_path / "target"
+    link.symlink_to(target)
+    assert script("run_instance.sh", "v1", "quickstart", *files, link, "30").returncode == 0
+    assert link.is_symlink()
+    assert target.read_text() == "unsat\n"
+    assert script("run_instance.sh", "v1", "quickstart", *files, os.devnull, "30").returncode == 0
+    assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
 
 
 def test_prepare_instance_refuses_a_missing_file(script, tmp_path: Path) -> None:

@@ -121,6 +121,14 @@ def test_a_child_that_cannot_run_is_a_failure(monkeypatch):
     assert solve_integer(knapsack([1], 1), Deadline.after(60.0)).status == "failed"
 
 
+def test_the_solver_prints_nothing(capfd):
+    import ctypes
+
+    assert solve_linear(knapsack([1], 1), NEVER).status == "optimal"
+    ctypes.CDLL(None).fflush(None)
+    assert capfd.readouterr().out == ""
+
+
 def test_without_highspy_nothing_is_claimed(monkeypatch):
     monkeypatch.setitem(sys.modules, "highspy", None)
     answer = solve_linear(knapsack([1], 1), NEVER)

@@ -121,8 +121,7 @@ def run_highs(program: Program, *, seconds: float, threads: int, target: float) 
     # HiGHS itself takes coefficients that are not numbers, and answers "optimal".
     if not _is_sound(program):
         return Solution("failed", message="the programme has coefficients or bounds that are not numbers")
-    solver = highspy.Highs()
-    solver.setOptionValue("output_flag", False)
+    solver = _quiet_solver(highspy)
     integer = bool(program.integer.any())
     options: dict[str, Any] = {
         "primal_feasibility_tolerance": TOLERANCE,
@@ -145,6 +144,18 @@ def run_highs(program: Program, *, seconds: float, threads: int, target: float) 
         return Solution("failed", message="HiGHS refused the programme")
     solver.run()
     return _read(solver, highspy, integer)
+
+
+def _quiet_solver(highspy: Any) -> Any:
+    """A solver that prints nothing, also while it is made.
+
+    From 1.16 on, `highspy.Highs` prints a banner when it is made, before it can be told not to; the compiled class that
+    it extends by modelling aids does not, and has all that is needed here.
+    """
+    compiled = highspy.Highs.__base__
+    solver = compiled() if hasattr(compiled, "passModel") else highspy.Highs()
+    solver.setOptionValue("output_flag", False)
+    return solver
 
 
 def _is_sound(program: Program) -> bool:

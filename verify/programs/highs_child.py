@@ -9,14 +9,10 @@ from __future__ import annotations
 import os
 import pickle
 import sys
-import threading
-from typing import BinaryIO
 
+from ..lifeline import die_with_parent, end_when_closed
 from .highs import Solution, run_highs
 from .program import Program
-
-_PR_SET_PDEATHSIG = 1
-_SIGKILL = 9
 
 
 def main() -> None:
@@ -24,10 +20,10 @@ def main() -> None:
     source, sink = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     # A solver that prints must not garble the answer.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    _die_with_parent()
+    die_with_parent()
     header = source.read(8)
     request = source.read(int.from_bytes(header, "little"))
-    threading.Thread(target=_leave_when_closed, args=(source,), daemon=True).start()
+    end_when_closed(source)
     arrays, seconds, threads, target, memory = pickle.loads(request)
     if memory is not None:
         _limit_memory(memory)
@@ -39,24 +35,6 @@ def main() -> None:
     sink.flush()
     # The solver's threads and its tree are not worth an orderly end.
     os._exit(0)
-
-
-def _leave_when_closed(source: BinaryIO) -> None:
-    """End this process when the other end of its input is gone."""
-    source.read()
-    os._exit(1)
-
-
-def _die_with_parent() -> None:
-    """Ask Linux to kill this process with its parent, also while the solver keeps the interpreter from running."""
-    if not sys.platform.startswith("linux"):
-        return
-    import ctypes
-
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def _limit_memory(memory: int) -> None:
