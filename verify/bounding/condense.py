@@ -227,7 +227,7 @@ def _multiplied_out(
         node = nodes[position]
         if node.op == "Input":
             weight = a.reshape(count, -1)
-            error = error + share * (abs(weight) @ as_like(charges.joint_reach(position), weight))
+            error = error + unit_roundoff(bias) * (abs(weight) @ as_like(charges.joint_reach(position), weight))
             continue
         charge = charges.at(position, start=position == start)
         if charge is not None:
