@@ -115,13 +115,13 @@ def _underflow(
 ) -> Array | float:
     """What products below the smallest normal number may have lost; nothing where all of them are of a zero."""
     lost = terms * smallest(centre)
-    if not isinstance(centre, np.ndarray):
-        return lost
     nothing = (radius == 0) & (centre == 0)
-    if not nothing.any():
+    if not bool(nothing.any()):
         return lost
-    at_work = linear.magnitude(node, [((low != 0) | (high != 0)).astype(low.dtype) for low, high in intervals])
-    return np.where(nothing & (at_work == 0), 0.0, lost).astype(centre.dtype, copy=False)
+    xp = array_namespace(centre)
+    read = [xp.astype((low != 0) | (high != 0), low.dtype) for low, high in intervals]
+    at_work = linear.magnitude(node, read) != 0
+    return xp.astype(at_work | ~nothing, centre.dtype) * lost
 
 
 def _scaled(node: Node, linear: LinearRule, intervals: Sequence[Interval], slack: float) -> Interval:
