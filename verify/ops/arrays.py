@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..arrays import array_namespace
+from ..errors import UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,14 +43,85 @@ def index_parameter(node: Node, key: str, like: Array) -> Array:
     return array_namespace(like).asarray(value, device=like.device)
 
 
+_ELEMENT_TYPES = MappingProxyType(
+    {
+        "float32": (1.1920928955078125e-07, 1.1754943508222875e-38, 3.4028234663852886e38),
+        "float64": (2.220446049250313e-16, 2.2250738585072014e-308, 1.7976931348623157e308),
+    }
+)
+"""Of each element type that bounds are computed in: the distance from 1 to the next larger number, the smallest
+positive normal number, and the largest finite one."""
+
+LIBRARY_UNITS = 4.0
+"""Units of roundoff of its value by which an elementary function of numpy, scipy or torch may be off. (The worst that
+they state is 3.83 for numpy's float32 logarithm, and 4 for CUDA's power and tangent.)"""
+
+
+WHOLE_BELOW = 2.0**19
+"""Whole numbers of this size are the nearest ones to what is computed for them, in float32, too."""
+
+
+@cache
+def _constants(dtype: Any) -> tuple[float, float, float]:
+    """Those of `_ELEMENT_TYPES`. Raises `UnsupportedError` for an element type whose rounding is not known here."""
+    name = str(dtype).removeprefix("torch.")
+    if name not in _ELEMENT_TYPES:
+        raise UnsupportedError(f"bounds are computed in float32 or float64, not in {name}; convert the arrays first")
+    return _ELEMENT_TYPES[name]
+
+
 def unit_roundoff(x: Array) -> float:
     """The distance from 1 to the next larger number of the dtype of `x`."""
-    return 2.220446049250313e-16 if x.dtype.itemsize == 8 else 1.1920928955078125e-07
+    return _constants(x.dtype)[0]
 
 
 def smallest(x: Array) -> float:
     """The smallest positive normal number of the dtype of `x`."""
-    return 2.2250738585072014e-308 if x.dtype.itemsize == 8 else 1.1754943508222875e-38
+    return _constants(x.dtype)[1]
+
+
+def largest(x: Array) -> float:
+    """The largest finite number of the dtype of `x`."""
+    return _constants(x.dtype)[2]
+
+
+@quiet
+def outwards(lower: Array, upper: Array, units: float = LIBRARY_UNITS) -> tuple[Array, Array]:
+    """Bounds of what was rounded to `lower` and `upper`: moved by some units of roundoff, and by the smallest normal
+    number for what underflowed. What overflowed is at least (at most) the largest finite number.
+
+    A value rounded to nearest is off by at most one unit; so are functions that are correctly rounded.
+    """
+    relative, absolute, finite = units * unit_roundoff(lower), smallest(lower), largest(lower)
+    xp = array_namespace(lower)
+    return (
+        xp.where(lower > finite, finite, lower - (relative * abs(lower) + absolute)),
+        xp.where(upper < -finite, -finite, upper + (relative * abs(upper) + absolute)),
+    )
+
+
+def with_sign_of(argument: tuple[Array, Array], bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Bounds of a function that has the sign of its argument: rounding outwards must not lose it, since roots and
+    logarithms ask for it."""
+    xp = array_namespace(bounds[0])
+    return (
+        xp.where(argument[0] >= 0, bounds[0].clip(0, None), bounds[0]),
+        xp.where(argument[1] <= 0, bounds[1].clip(None, 0), bounds[1]),
+    )
+
+
+def exact_where_whole(bounds: tuple[Array, Array], *intervals: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Bounds of a product or power of whole numbers, not too large, without what rounding outwards added: steps and
+    comparisons of such values must be decided."""
+    xp = array_namespace(*(end for pair in intervals for end in pair))
+    whole = None
+    for end in (end for pair in intervals for end in pair):
+        here = end == xp.floor(end)
+        whole = here if whole is None else whole & here
+    if isinstance(whole, np.ndarray) and not whole.any():
+        return bounds
+    low, high = (xp.where(whole & (abs(end) < WHOLE_BELOW), xp.round(end), end) for end in bounds)
+    return low, high
 
 
 @quiet
@@ -65,11 +139,10 @@ def defined(lower: Array, upper: Array) -> tuple[Array, Array]:
     an end that overflowed past the values by the largest number."""
     if surely_finite(lower, upper):
         return lower, upper
-    xp = array_namespace(lower)
-    largest = float(xp.finfo(lower.dtype).max)
+    xp, finite = array_namespace(lower), largest(lower)
     return (
-        xp.where(xp.isnan(lower), -math.inf, xp.where(lower > largest, largest, lower)),
-        xp.where(xp.isnan(upper), math.inf, xp.where(upper < -largest, -largest, upper)),
+        xp.where(xp.isnan(lower), -math.inf, xp.where(lower > finite, finite, lower)),
+        xp.where(xp.isnan(upper), math.inf, xp.where(upper < -finite, -finite, upper)),
     )
 
 
@@ -104,10 +177,16 @@ def inner(a: Array, b: Array) -> Array:
     return xp.sum(product(a, b), axis=tuple(range(2, a.ndim)))
 
 
+@quiet
 def bound_by_constants(a: Array, interval: tuple[Array, Array]) -> Array:
-    """A lower bound ``[B, S]`` of ``<a, y>`` from the interval of ``y`` alone; ``a`` is ``[B, S, *shape]``."""
+    """A lower bound ``[B, S]`` of ``<a, y>`` from the interval of ``y`` alone; ``a`` is ``[B, S, *shape]``. Its terms
+    may cancel, so that what their sum rounds is given away here, where their sizes are known."""
     lower, upper = interval
-    return inner(a.clip(0), lower[:, None]) + inner(a.clip(None, 0), upper[:, None])
+    least = product(a.clip(0), lower[:, None]) + product(a.clip(None, 0), upper[:, None])
+    axes = tuple(range(2, a.ndim))
+    xp = array_namespace(a)
+    count = math.prod(a.shape[2:])
+    return xp.sum(least, axis=axes) - (count + 4) * unit_roundoff(a) * xp.sum(abs(least), axis=axes)
 
 
 def zeros_like_shape(shape: Sequence[int], like: Array) -> Array:

@@ -11,7 +11,7 @@ from typing import Any
 from ..arrays import array_namespace
 from ..errors import UndefinedOnRegion
 from ..graph import Array, Node
-from .arrays import product, quiet, smallest, unit_roundoff
+from .arrays import exact_where_whole, outwards, product, quiet, smallest, unit_roundoff, with_sign_of
 from .functions import constant, power, sigmoid, softplus
 from .lines import (
     Line,
@@ -57,14 +57,15 @@ def require(node: Node, valid: Array, why: str) -> None:
 
 
 def increasing_interval(
-    evaluate: Callable[[Node, Sequence[Array]], Array],
+    evaluate: Callable[[Node, Sequence[Array]], Array], least: float = -math.inf
 ) -> Callable[[Node, Sequence[Interval]], Interval]:
-    """The interval of a non-decreasing function: its values at the ends."""
+    """The interval of a non-decreasing function: its values at the ends, rounded outwards but not below its `least`."""
 
     @quiet
     def interval(node: Node, intervals: Sequence[Interval]) -> Interval:
         lower, upper = intervals[0]
-        return evaluate(node, [lower]), evaluate(node, [upper])
+        low, high = outwards(evaluate(node, [lower]), evaluate(node, [upper]))
+        return low.clip(least, None), high
 
     return interval
 
@@ -105,7 +106,7 @@ def _log_defined(node: Node, lower: Array) -> None:
 def _log_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
     lower, upper = intervals[0]
     _log_defined(node, lower)
-    return _log(node, [lower]), _log(node, [upper])
+    return outwards(_log(node, [lower]), _log(node, [upper]))
 
 
 def _log_lines(xp: Any, node: Node, lower: Array, upper: Array, slope: Array | None) -> Lines2:
@@ -127,7 +128,8 @@ def _sqrt(node: Node, xs: Sequence[Array]) -> Array:
 def _sqrt_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
     lower, upper = intervals[0]
     require(node, lower >= 0, "its input may be negative")
-    return _sqrt(node, [lower]), _sqrt(node, [upper])
+    low, high = outwards(_sqrt(node, [lower]), _sqrt(node, [upper]), 1.0)
+    return low.clip(0, None), high
 
 
 def _sqrt_lines(xp: Any, node: Node, lower: Array, upper: Array, slope: Array | None) -> Lines2:
@@ -177,39 +179,60 @@ def _softplus_vjp(node: Node, xs: Sequence[Array], y: Array, gradient: Array) ->
 # --- Elu -------------------------------------------------------------------------------------------------------------
 
 
+def _elu_alpha(node: Node) -> float:
+    return float(node.attributes.get("alpha", 1.0))
+
+
 @quiet
 def _elu(node: Node, xs: Sequence[Array]) -> Array:
     xp = array_namespace(xs[0])
-    alpha = float(node.attributes.get("alpha", 1.0))
-    return xp.where(xs[0] > 0, xs[0], alpha * xp.expm1(xs[0].clip(None, 0)))
+    return xp.where(xs[0] > 0, xs[0], _elu_alpha(node) * xp.expm1(xs[0].clip(None, 0)))
+
+
+@quiet
+def _elu_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
+    """The ends' values, and 0 where the kink is a minimum inside the interval: with a negative alpha the function
+    falls up to 0."""
+    lower, upper = intervals[0]
+    xp = array_namespace(lower)
+    at_lower, at_upper = _elu(node, [lower]), _elu(node, [upper])
+    low, high = outwards(xp.minimum(at_lower, at_upper), xp.maximum(at_lower, at_upper))
+    if _elu_alpha(node) >= 0:
+        return low, high
+    return xp.where((lower <= 0) & (upper >= 0), 0.0, low.clip(0, None)), high
 
 
 def _elu_lines(xp: Any, node: Node, lower: Array, upper: Array, slope: Array | None) -> Lines2:
-    """Convex up to 0 and straight beyond, with a concave kink when alpha > 1: every slope has its extrema at known
-    points.
+    """Straight beyond 0; up to 0 convex, or concave with a negative alpha. The kink bends the other way when alpha > 1
+    or alpha < 0. Every slope has its extrema at known points: on the curved part where the derivative is the slope.
     """
-    alpha = float(node.attributes.get("alpha", 1.0))
+    alpha = _elu_alpha(node)
     kink = xp.minimum(xp.maximum(xp.zeros_like(lower), lower), upper)
     ends = tuple((x, _elu(node, [x])) for x in (lower, kink, upper))
     chord = chord_slope(xp, lower, upper, ends[0][1], ends[2][1])
     to_kink = chord_slope(xp, lower, kink, ends[0][1], ends[1][1])
-    concave = (lower < 0) & (upper > 0) & (to_kink > 1.0)
     position = xp.astype(lower + upper < 0, lower.dtype) if slope is None else slope
-    above_slope = xp.where(concave, 1.0 + (to_kink - 1.0) * position, chord)
+    turns_back = (lower < 0) & (upper > 0) & ((to_kink > 1.0) if alpha >= 0 else (to_kink < 1.0))
+    # On the side that the kink points to, the envelope runs over the kink, or is the chord.
+    over_kink = xp.where(turns_back, 1.0 + (to_kink - 1.0) * position, chord)
     at = point_in(lower, upper, slope)
-    below_slope = xp.where(at > 0, 1.0, alpha * xp.exp(at.clip(None, 0)))
-    # On the convex part f(x) - slope x is least where f' is the slope.
-    touch = xp.log(below_slope.clip(smallest(lower)) / alpha).clip(None, 0)
+    tangent = xp.where(at > 0, 1.0, alpha * xp.exp(at.clip(None, 0)))
+    if alpha < 0:
+        steepest = alpha * xp.exp(lower.clip(None, 0))
+        share = 0.5 if slope is None else slope
+        across = xp.maximum(chord, steepest + share * (chord - steepest))
+        tangent = xp.where(upper <= 0, tangent, xp.where(lower >= 0, 1.0, across))
+    share_of_alpha = tangent / alpha if alpha else xp.zeros_like(tangent)
+    touch = xp.log(share_of_alpha.clip(smallest(lower), None)).clip(None, 0)
     touch = xp.minimum(xp.maximum(touch, lower), upper)
-    return (
-        line_below(xp, below_slope, lower, upper, *ends, (touch, _elu(node, [touch]))),
-        line_above(xp, above_slope, lower, upper, *ends),
-    )
+    touched = (touch, _elu(node, [touch]))
+    if alpha < 0:
+        return line_below(xp, over_kink, lower, upper, *ends), line_above(xp, tangent, lower, upper, *ends, touched)
+    return line_below(xp, tangent, lower, upper, *ends, touched), line_above(xp, over_kink, lower, upper, *ends)
 
 
 def _elu_vjp(node: Node, xs: Sequence[Array], y: Array, gradient: Array) -> tuple[Array, ...]:
-    alpha = float(node.attributes.get("alpha", 1.0))
-    return (gradient * array_namespace(y).where(xs[0] > 0, 1.0, y + alpha),)
+    return (gradient * array_namespace(y).where(xs[0] > 0, 1.0, y + _elu_alpha(node)),)
 
 
 # --- Pow, Reciprocal -------------------------------------------------------------------------------------------------
@@ -239,9 +262,15 @@ def _pow_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
     xp = array_namespace(lower)
     exponent = _exponent(node)
     at_lower, at_upper = power(lower, exponent), power(upper, exponent)
-    low, high = xp.minimum(at_lower, at_upper), xp.maximum(at_lower, at_upper)
-    if exponent > 0 and exponent % 2 == 0:
-        low = xp.where((lower < 0) & (upper > 0), 0.0, low)
+    low, high = outwards(xp.minimum(at_lower, at_upper), xp.maximum(at_lower, at_upper))
+    if exponent % 2 == 1:
+        low, high = with_sign_of((lower, upper), (low, high))
+    else:
+        low = low.clip(0, None)
+        if exponent > 0 and exponent % 2 == 0:
+            low = xp.where((lower < 0) & (upper > 0), 0.0, low)
+    if exponent > 0 and exponent.is_integer():
+        return exact_where_whole((low, high), intervals[0])
     return low, high
 
 
@@ -310,7 +339,7 @@ def reciprocal_lines(xp: Any, lower: Array, upper: Array, slope: Array | None) -
         xp,
         -1.0,
         lambda xp, x: 1.0 / x,
-        lambda xp, x: -1.0 / (x * x),
+        lambda xp, x: (-1.0 / x) / x,
         lower,
         upper,
         point_in(lower, upper, slope),
@@ -345,11 +374,13 @@ def _row(
 
 ROWS: Mapping[str, OpRule] = MappingProxyType(
     {
-        "Exp": _row(_exp, _exp_lines, _exp_vjp, "Exponential."),
+        "Exp": _row(_exp, _exp_lines, _exp_vjp, "Exponential.", increasing_interval(_exp, 0.0)),
         "Log": _row(_log, _log_lines, _log_vjp, "Natural logarithm.", _log_interval),
         "Sqrt": _row(_sqrt, _sqrt_lines, _sqrt_vjp, "Square root.", _sqrt_interval),
-        "Softplus": _row(_softplus, _softplus_lines, _softplus_vjp, "log(1 + exp(x))."),
-        "Elu": _row(_elu, _elu_lines, _elu_vjp, "x where positive, else alpha (exp(x) - 1)."),
+        "Softplus": _row(
+            _softplus, _softplus_lines, _softplus_vjp, "log(1 + exp(x)).", increasing_interval(_softplus, 0.0)
+        ),
+        "Elu": _row(_elu, _elu_lines, _elu_vjp, "x where positive, else alpha (exp(x) - 1).", _elu_interval),
         "Reciprocal": _row(_pow, _pow_lines, _pow_vjp, "1 / x.", _pow_interval),
         "Pow": _row(_pow, _pow_lines, _pow_vjp, "x to a constant exponent.", _pow_interval),
     }

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..arrays import array_namespace
+
 if TYPE_CHECKING:
     from ..graph import Array
 
@@ -31,8 +33,16 @@ def softplus(xp: Any, x: Array) -> Array:
 
 
 def power(x: Array, exponent: float) -> Array:
-    """``x ** exponent``; a whole exponent stays one, so that negative bases are welcome."""
-    return x ** (int(exponent) if float(exponent).is_integer() else float(exponent))
+    """``x ** exponent``; a whole exponent stays one, so that negative bases are welcome.
+
+    An exponent that is no number of the dtype of `x` is not rounded to one: that would change the result by many units.
+    """
+    if float(exponent).is_integer():
+        return x ** int(exponent)
+    xp = array_namespace(x)
+    if x.dtype == xp.float32 and float(np.float32(exponent)) != exponent:
+        return xp.astype(xp.astype(x, xp.float64) ** float(exponent), xp.float32)
+    return x ** float(exponent)
 
 
 def normal_density(xp: Any, x: Array) -> Array:

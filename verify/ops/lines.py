@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..arrays import array_namespace
 from ..graph import Array, Node
-from .arrays import defined, quiet, smallest, surely_finite, unit_roundoff
+from .arrays import LIBRARY_UNITS, defined, quiet, smallest, surely_finite, unit_roundoff
 from .rule import Interval, Lines, Relax
 
 if TYPE_CHECKING:
@@ -63,11 +63,13 @@ def _settled(xp: Any, finite: Array | None, line: Line, bound: Array) -> Line:
 
 
 def padding(xp: Any, lower: Array, upper: Array, slope: Array, *values: Array) -> Array:
-    """How far rounding may have moved an intercept computed as ``value - slope * x`` with x in the interval."""
-    size = abs(slope) * xp.maximum(abs(lower), abs(upper))
+    """How far rounding may have moved an intercept computed as ``value - slope * x`` with x in the interval: the value
+    is as wrong as a library makes it, then three operations round; a tangent's slope may have underflowed."""
+    extent, tiny = xp.maximum(abs(lower), abs(upper)), smallest(lower)
+    size = abs(slope) * extent
     for value in values:
         size = size + abs(value)
-    return 4.0 * unit_roundoff(lower) * size + smallest(lower)
+    return (LIBRARY_UNITS + 2.0) * unit_roundoff(lower) * size + 2.0 * tiny * extent + tiny
 
 
 def line_below(xp: Any, slope: Array, lower: Array, upper: Array, *points: tuple[Array, Array]) -> Line:

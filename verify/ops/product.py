@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from ..arrays import array_namespace
 from ..graph import Array, Node
-from .arrays import defined, four_corners, quiet, same_batch, smallest, surely_finite, unit_roundoff
+from .arrays import (
+    defined,
+    exact_where_whole,
+    four_corners,
+    outwards,
+    quiet,
+    same_batch,
+    smallest,
+    surely_finite,
+    unit_roundoff,
+)
 from .convex import reciprocal_lines, require
 from .rule import Interval, Lines, OpRule
 
@@ -79,9 +89,26 @@ def _mul(node: Node, xs: Sequence[Array]) -> Array:
     return xs[0] * xs[1]
 
 
+def _with_sign_of_product(xp: Any, a: Interval, b: Interval, bounds: Interval) -> Interval:
+    """Bounds of a product or quotient, which is not negative where its factors' signs agree, nor positive where they
+    differ."""
+    zero = ((a[0] == 0) & (a[1] == 0)) | ((b[0] == 0) & (b[1] == 0))
+    agree = ((a[0] >= 0) & (b[0] >= 0)) | ((a[1] <= 0) & (b[1] <= 0)) | zero
+    differ = ((a[0] >= 0) & (b[1] <= 0)) | ((a[1] <= 0) & (b[0] >= 0)) | zero
+    low, high = bounds
+    return xp.where(agree, low.clip(0, None), low), xp.where(differ, high.clip(None, 0), high)
+
+
+def product_bounds(a: Interval, b: Interval) -> Interval:
+    """The range of the product of two intervals, rounded outwards; exact for whole numbers, not too large."""
+    xp = array_namespace(*a, *b)
+    bounds = _with_sign_of_product(xp, a, b, outwards(*four_corners(a, b), 1.0))
+    return exact_where_whole(bounds, a, b)
+
+
 @quiet
 def _mul_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
-    return four_corners(intervals[0], intervals[1])
+    return product_bounds(intervals[0], intervals[1])
 
 
 def product_planes(xp: Any, a: Interval, b: Interval, weight: Array | None) -> tuple[Plane, Plane]:
@@ -133,7 +160,8 @@ def _div_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
             quotient = numerator / divisor
             corners.append(quotient if surely_finite(quotient) else xp.where(xp.isfinite(divisor), quotient, 0.0))
     p, q, r, s = corners
-    return xp.minimum(xp.minimum(p, q), xp.minimum(r, s)), xp.maximum(xp.maximum(p, q), xp.maximum(r, s))
+    bounds = xp.minimum(xp.minimum(p, q), xp.minimum(r, s)), xp.maximum(xp.maximum(p, q), xp.maximum(r, s))
+    return _with_sign_of_product(xp, a, b, outwards(*bounds, 1.0))
 
 
 @quiet
