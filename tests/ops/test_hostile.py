@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from boundsmith.verify.graph import Node
 from boundsmith.verify.ops import rule
 from ops.hostile import CASES, LONG, Hostile, intervals, points
 
@@ -85,3 +86,61 @@ def test_lines_hold(case: Hostile, dtype: Any) -> None:
             terms = abs(k * x) + np.where(np.isfinite(c), abs(c), 0)
             where = (x, lower, upper)
             assert_below(case, sign * (k * x + c), sign * y, terms, where, f"{library}, {position}: {what}")
+
+
+BINARY = {
+    "Mul": (lambda a, b: a * b, "real"),
+    "Div": (lambda a, b: a / b, "positive"),
+    "Div by negatives": (lambda a, b: a / b, "negative"),
+    "Max": (np.maximum, "real"),
+    "Min": (np.minimum, "real"),
+    "MatMul": (lambda a, b: a * b, "real"),
+}
+"""Operators of two inputs, where the second one is defined. Differences from planes are least at corners, or between
+them along the divisor."""
+
+
+@pytest.mark.parametrize("name", BINARY)
+@dtypes
+def test_bounds_of_two_inputs_hold(name: str, dtype: Any) -> None:
+    (value, domain), op = BINARY[name], name.split()[0]
+    first = intervals(Hostile(op, value), 2, 300, dtype)
+    second = intervals(Hostile(op, value, domain=domain), 3, 300, dtype)
+    a = np.stack([first[0], first[1], first[0], first[1], first[0], first[1]])[:, 0].astype(LONG)
+    low, high = (end[0].astype(LONG) for end in second)
+    middle = np.clip(np.sqrt(abs(low)) * np.sqrt(abs(high)) * np.sign(high), low, high)
+    b = np.stack([low, high, high, low, middle, middle])
+    with np.errstate(all="ignore"):
+        y = value(a, b)
+    for library, position in itertools.product(LIBRARIES, (None, 0.0, 0.4, 1.0)):
+        convert = converter(library, dtype)
+        given = [tuple(convert(end) for end in pair) for pair in (first, second)]
+        node = Node("y", op, (0, 1), (300,), {}, {}, ((300,),) * 2)
+        row = rule(op)
+        if op == "MatMul":
+            given = [(low[..., None], high[..., None]) for low, high in (given[0], given[1])]
+            given[0], given[1] = (tuple(x.reshape(1, 300, 1, 1) for x in pair) for pair in given)
+            node = Node("y", op, (0, 1), (300, 1, 1), {}, {}, ((300, 1, 1),) * 2)
+        least, most = (np.asarray(end).reshape(1, 300) for end in row.interval(node, given))
+        where = (a, *(end for end in first))
+        assert not np.isnan(least).any()
+        assert not np.isnan(most).any()
+        assert (least <= most).all()
+        nothing = np.zeros_like(y)
+        assert_below(Hostile(op, value), least.astype(LONG), y, nothing, where, f"{library}: lower bound")
+        assert_below(Hostile(op, value), -most.astype(LONG), -y, nothing, where, f"{library}: upper bound")
+        if row.relax is None:
+            continue
+        slope = None if position is None else convert(np.full((1, 300), position))
+        lines = row.relax(node, given, slope)
+        for slopes, intercept, sign, what in (
+            (lines.lower_slopes, lines.lower_intercept, 1, "plane below"),
+            (lines.upper_slopes, lines.upper_intercept, -1, "plane above"),
+        ):
+            k, m, c = (np.asarray(x).astype(LONG) for x in (*slopes, intercept))
+            assert np.isfinite(k).all()
+            assert np.isfinite(m).all()
+            assert not np.isnan(c).any()
+            terms = abs(k * a) + abs(m * b) + np.where(np.isfinite(c), abs(c), 0)
+            plane = k * a + m * b + c
+            assert_below(Hostile(op, value), sign * plane, sign * y, terms, where, f"{library}, {position}: {what}")

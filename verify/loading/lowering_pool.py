@@ -172,8 +172,12 @@ def _resize(call: Call) -> Value:
     call.builder.claim(extents)
     old_style = call.op_type == "Upsample" or call.opset < 11
     transformation = "asymmetric" if old_style else call.text("coordinate_transformation_mode", "half_pixel")
-    positions = [_source_positions(transformation, extents[axis], x.shape[axis], scales[axis]) for axis in range(rank)]
     mode = call.text("mode", "nearest")
+    # Which entry is nearest to a place half way between two is what float32, in which runtimes compute it, makes of it.
+    kind = np.float32 if mode == "nearest" else np.float64
+    positions = [
+        _source_positions(transformation, extents[axis], x.shape[axis], kind(scales[axis])) for axis in range(rank)
+    ]
     if mode == "nearest":
         rounding = "floor" if old_style else call.text("nearest_mode", "round_prefer_floor")
         return _resize_nearest(call.builder, x, positions, rounding)
@@ -182,9 +186,9 @@ def _resize(call: Call) -> Value:
     raise LoweringError(f"its mode {mode} is not covered (nearest and linear are)")
 
 
-def _source_positions(transformation: str, made: int, extent: int, scale: float) -> np.ndarray:
-    """The real-valued source coordinate of each of `made` output positions along an axis."""
-    position = np.arange(made, dtype=np.float64)
+def _source_positions(transformation: str, made: int, extent: int, scale: np.floating) -> np.ndarray:
+    """The real-valued source coordinate of each of `made` output positions along an axis, in the type of `scale`."""
+    position = np.arange(made, dtype=scale.dtype)
     if made == extent and scale == 1.0:
         return position
     match transformation:
@@ -194,7 +198,7 @@ def _source_positions(transformation: str, made: int, extent: int, scale: float)
             adjusted = extent / 2 * (1 - made / (scale * extent))
             return adjusted + (position + 0.5) / scale - 0.5
         case "pytorch_half_pixel":
-            return (position + 0.5) / scale - 0.5 if made > 1 else np.zeros(made)
+            return (position + 0.5) / scale - 0.5 if made > 1 else 0 * position
         case "align_corners":
             return position * (extent - 1) / (made - 1) if made > 1 else np.zeros(made)
         case "asymmetric":

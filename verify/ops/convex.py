@@ -143,9 +143,30 @@ def _sqrt_vjp(node: Node, xs: Sequence[Array], y: Array, gradient: Array) -> tup
     return (0.5 * gradient / y,)
 
 
+def _threshold(node: Node) -> float:
+    """The argument beyond which the node's softplus is the identity, as torch has it."""
+    return float(node.attributes.get("threshold", math.inf))
+
+
+def _jump(node: Node) -> float:
+    """How far the function falls where it becomes the identity."""
+    threshold = _threshold(node)
+    return 0.0 if threshold == math.inf else 1.000001 * math.log1p(math.exp(-threshold))
+
+
 @quiet
 def _softplus(node: Node, xs: Sequence[Array]) -> Array:
-    return softplus(array_namespace(xs[0]), xs[0])
+    xp = array_namespace(xs[0])
+    y = softplus(xp, xs[0])
+    return y if _threshold(node) == math.inf else xp.where(xs[0] > _threshold(node), xs[0], y)
+
+
+def _softplus_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
+    lower, upper = intervals[0]
+    xp = array_namespace(lower)
+    low, high = outwards(softplus(xp, lower), softplus(xp, upper))
+    low = low.clip(0, None)
+    return (low if _threshold(node) == math.inf else xp.where(upper >= _threshold(node), low - _jump(node), low)), high
 
 
 def _softplus_lines(xp: Any, node: Node, lower: Array, upper: Array, slope: Array | None) -> Lines2:
@@ -159,6 +180,8 @@ def _softplus_lines(xp: Any, node: Node, lower: Array, upper: Array, slope: Arra
         -share.clip(None, 1.0 - 0.5 * roundoff)
     )
     below = share, (1.0 - 8.0 * roundoff) * entropy - tiny
+    if _threshold(node) != math.inf:
+        below = share, xp.where(upper >= _threshold(node), below[1] - _jump(node), below[1])
     far = -math.log(roundoff)
     at_lower, at_upper = softplus(xp, lower), softplus(xp, upper)
     chord = chord_slope(xp, lower, upper, at_lower, at_upper).clip(0.0, 1.0)
@@ -377,9 +400,7 @@ ROWS: Mapping[str, OpRule] = MappingProxyType(
         "Exp": _row(_exp, _exp_lines, _exp_vjp, "Exponential.", increasing_interval(_exp, 0.0)),
         "Log": _row(_log, _log_lines, _log_vjp, "Natural logarithm.", _log_interval),
         "Sqrt": _row(_sqrt, _sqrt_lines, _sqrt_vjp, "Square root.", _sqrt_interval),
-        "Softplus": _row(
-            _softplus, _softplus_lines, _softplus_vjp, "log(1 + exp(x)).", increasing_interval(_softplus, 0.0)
-        ),
+        "Softplus": _row(_softplus, _softplus_lines, _softplus_vjp, "log(1 + exp(x)).", _softplus_interval),
         "Elu": _row(_elu, _elu_lines, _elu_vjp, "x where positive, else alpha (exp(x) - 1).", _elu_interval),
         "Reciprocal": _row(_pow, _pow_lines, _pow_vjp, "1 / x.", _pow_interval),
         "Pow": _row(_pow, _pow_lines, _pow_vjp, "x to a constant exponent.", _pow_interval),

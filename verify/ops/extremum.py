@@ -39,11 +39,17 @@ def _max_relax(node: Node, intervals: Sequence[Interval], slope: Array | None = 
     intervals = _aligned(intervals)
     xp = array_namespace(*intervals[0])
     chosen = _first_largest(xp, [lower for lower, _ in intervals])
+    blur = xp.zeros_like(chosen[0])
     if slope is not None:
         reaching = _first_largest(xp, [upper for _, upper in intervals])
-        chosen = tuple(p + slope * (q - p) for p, q in zip(chosen, reaching, strict=True))
+        extent = reduce(xp.maximum, [xp.maximum(abs(lower), abs(upper)) for lower, upper in intervals])
+        weight = xp.where(xp.isfinite(extent), slope, 0.0)
+        chosen = tuple(p + weight * (q - p) for p, q in zip(chosen, reaching, strict=True))
+        # Rounded weights need not add up to one.
+        mixed = reduce(lambda p, q: p | q, [(k > 0) & (k < 1) for k in chosen])
+        blur = 2.0 * unit_roundoff(extent) * xp.where(mixed, extent, 0.0)
     slopes, intercept = _above(xp, intervals, slope)
-    return Lines(chosen, xp.zeros_like(chosen[0]), slopes, intercept)
+    return Lines(chosen, -blur, slopes, intercept)
 
 
 def _first_largest(xp: Any, values: Sequence[Array]) -> tuple[Array, ...]:

@@ -12,6 +12,7 @@ afterwards, which also keeps NaN out of the gradients.
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..arrays import array_namespace
@@ -63,13 +64,13 @@ def _settled(xp: Any, finite: Array | None, line: Line, bound: Array) -> Line:
 
 
 def padding(xp: Any, lower: Array, upper: Array, slope: Array, *values: Array) -> Array:
-    """How far rounding may have moved an intercept computed as ``value - slope * x`` with x in the interval: the value
-    is as wrong as a library makes it, then three operations round; a tangent's slope may have underflowed."""
-    extent, tiny = xp.maximum(abs(lower), abs(upper)), smallest(lower)
-    size = abs(slope) * extent
-    for value in values:
-        size = size + abs(value)
-    return (LIBRARY_UNITS + 2.0) * unit_roundoff(lower) * size + 2.0 * tiny * extent + tiny
+    """How far rounding may have moved an intercept computed as one of ``value - slope * x`` with x in the interval: the
+    value is as wrong as a library makes it, then three operations round; a tangent's slope may have underflowed."""
+    unit, tiny = (LIBRARY_UNITS + 2.0) * unit_roundoff(lower), smallest(lower)
+    size = (unit * abs(slope) + 2.0 * tiny) * xp.maximum(abs(lower), abs(upper))
+    if values:
+        size = size + unit * reduce(xp.maximum, [abs(value) for value in values])
+    return size + tiny
 
 
 def line_below(xp: Any, slope: Array, lower: Array, upper: Array, *points: tuple[Array, Array]) -> Line:

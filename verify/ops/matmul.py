@@ -159,7 +159,7 @@ def _matmul_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
         )
         low, high = xp.sum(low, axis=-2), xp.sum(high, axis=-2)
         lower, upper = (low, high) if lower is None else (lower + low, upper + high)
-    bounds = _summed_bounds(xp, defined(lower, upper), _extent(lefts), _extent(rights))
+    bounds = _summed_bounds(xp, defined(lower, upper), lefts, rights)
     low, high = (end.reshape(-1, *node.shape) for end in bounds)
     return low, high
 
@@ -174,16 +174,17 @@ def _sum_rounding(x: Array, depth: int) -> float:
     return (depth + 4) * unit_roundoff(x)
 
 
-def _summed_bounds(xp: Any, bounds: Interval, left: Array, right: Array) -> Interval:
-    """Sums of products rounded outwards, unless all are 0 or small whole numbers; `left` and `right` are the factors'
-    sizes."""
+def _summed_bounds(xp: Any, bounds: Interval, lefts: Interval, rights: Interval) -> Interval:
+    """Sums of products rounded outwards, unless the factors are small whole numbers; not below 0 where no factor is
+    negative."""
+    left, right = _extent(lefts), _extent(rights)
     depth = left.shape[-1]
     size = left @ right
-    blur = xp.where(size > 0, _sum_rounding(size, depth) * size + depth * smallest(size), 0.0)
-    whole = bool((left == xp.floor(left)).all() & (right == xp.floor(right)).all())
-    if whole:
+    blur = _sum_rounding(size, depth) * size + depth * smallest(size)
+    if bool((left == xp.floor(left)).all() & (right == xp.floor(right)).all()):
         blur = xp.where(size < WHOLE_BELOW, 0.0, blur)
-    return defined(bounds[0] - blur, bounds[1] + blur)
+    low, high = defined(bounds[0] - blur, bounds[1] + blur)
+    return (low.clip(0, None) if bool((lefts[0] >= 0).all() & (rights[0] >= 0).all()) else low), high
 
 
 def _to_inputs(node: Node, lead: int, on_left: Array, on_right: Array) -> tuple[Array, Array]:

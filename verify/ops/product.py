@@ -118,7 +118,9 @@ def product_planes(xp: Any, a: Interval, b: Interval, weight: Array | None) -> t
     bl``.
     """
     (al, au), (bl, bu) = a, b
-    outwards = 4.0 * unit_roundoff(al) * _extent(xp, a) * _extent(xp, b) + smallest(al)
+    first, second, tiny = _extent(xp, a), _extent(xp, b), smallest(al)
+    # Slopes of tiny factors may underflow.
+    outwards = 4.0 * unit_roundoff(al) * first * second + tiny * (1.0 + first + second)
     below = _mixed_planes(((bl, al), -al * bl), ((bu, au), -au * bu), weight)
     above = _mixed_planes(((bu, al), -al * bu), ((bl, au), -au * bl), weight)
     return (below[0], below[1] - outwards), (above[0], above[1] + outwards)
