@@ -9,7 +9,7 @@ from boundsmith.verify.graph import Graph, Node
 from boundsmith.verify.loading.evaluate import evaluate
 from boundsmith.verify.loading.piecewise import MOST_TERMS, fold_piecewise
 from boundsmith.verify.ops import rule
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.networks import node
@@ -104,6 +104,7 @@ def test_range_and_lines_hold_at_every_kink(dtype, position, seed):
 
 @FINE
 @given(seed=st.integers(0, 10**6), position=st.floats(0.0, 1.0))
+@example(seed=163, position=1.0)
 def test_lines_touch_the_envelope(seed, position):
     """At the point asked for, no chord of the graph lies below the lower line by more than rounding."""
     piecewise = fold_piecewise(random_sum(seed)).nodes[2]
