@@ -148,6 +148,7 @@ CASES: tuple[Hostile, ...] = (
     Hostile("Log", np.log, domain="positive", kinks=(1.0,)),
     Hostile("Sqrt", np.sqrt, domain="from zero"),
     Hostile("Softplus", _softplus),
+    Hostile("Softplus", lambda x: np.where(x > 6, x, _softplus(x)), {"threshold": 6.0}, kinks=(6.0,)),
     Hostile("Sigmoid", _sigmoid),
     Hostile("Tanh", np.tanh),
     Hostile("Arctan", np.arctan),

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
 from ..arrays import array_namespace
 from ..errors import UndefinedOnRegion
 from ..graph import Array, Node
-from .arrays import exact_where_whole, outwards, product, quiet, smallest, unit_roundoff, with_sign_of
-from .functions import constant, power, sigmoid, softplus
+from .arrays import outwards, product, quiet, smallest, unit_roundoff
+from .functions import sigmoid, softplus
 from .lines import (
     Line,
     chord_slope,
@@ -23,7 +22,6 @@ from .lines import (
     unary_relaxation,
 )
 from .rule import Interval, OpRule
-from .smooth import bent_lines
 
 Function = Callable[[Any, Array], Array]
 Lines2 = tuple[Line, Line]
@@ -161,12 +159,21 @@ def _softplus(node: Node, xs: Sequence[Array]) -> Array:
     return y if _threshold(node) == math.inf else xp.where(xs[0] > _threshold(node), xs[0], y)
 
 
+@quiet
 def _softplus_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
+    """The values at the ends; about a threshold, the function's least and greatest values beside it, too."""
     lower, upper = intervals[0]
-    xp = array_namespace(lower)
-    low, high = outwards(softplus(xp, lower), softplus(xp, upper))
-    low = low.clip(0, None)
-    return (low if _threshold(node) == math.inf else xp.where(upper >= _threshold(node), low - _jump(node), low)), high
+    xp, threshold = array_namespace(lower), _threshold(node)
+    at_lower, at_upper = softplus(xp, lower), softplus(xp, upper)
+    if threshold == math.inf:
+        low, high = outwards(at_lower, at_upper)
+        return low.clip(0, None), high
+    passed, reached = lower > threshold, upper >= threshold
+    jumps_from = threshold + math.log1p(math.exp(-threshold))
+    at_lower = xp.where(reached, at_lower.clip(None, threshold), at_lower)
+    at_upper = xp.where(reached, upper.clip(jumps_from, None), at_upper)
+    low, high = outwards(at_lower, at_upper)
+    return xp.where(passed, lower, low.clip(0, None)), xp.where(passed, upper, high)
 
 
 def _softplus_lines(xp: Any, node: Node, lower: Array, upper: Array, slope: Array | None) -> Lines2:
@@ -254,130 +261,15 @@ def _elu_lines(xp: Any, node: Node, lower: Array, upper: Array, slope: Array | N
     return line_below(xp, tangent, lower, upper, *ends, touched), line_above(xp, over_kink, lower, upper, *ends)
 
 
+@quiet
 def _elu_vjp(node: Node, xs: Sequence[Array], y: Array, gradient: Array) -> tuple[Array, ...]:
     return (gradient * array_namespace(y).where(xs[0] > 0, 1.0, y + _elu_alpha(node)),)
 
 
-# --- Pow, Reciprocal -------------------------------------------------------------------------------------------------
+# --- rows ------------------------------------------------------------------------------------------------------------
 
 
-def _exponent(node: Node) -> float:
-    return -1.0 if node.op == "Reciprocal" else float(node.attributes["exponent"])
-
-
-@quiet
-def _pow(node: Node, xs: Sequence[Array]) -> Array:
-    return power(xs[0], _exponent(node))
-
-
-def _pow_defined(node: Node, lower: Array, upper: Array) -> None:
-    exponent = _exponent(node)
-    if exponent < 0:
-        require(node, (lower > 0) | (upper < 0), "its input may be zero")
-    if not exponent.is_integer():
-        require(node, lower >= 0, "its input may be negative")
-
-
-@quiet
-def _pow_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
-    lower, upper = intervals[0]
-    _pow_defined(node, lower, upper)
-    xp = array_namespace(lower)
-    exponent = _exponent(node)
-    at_lower, at_upper = power(lower, exponent), power(upper, exponent)
-    low, high = outwards(xp.minimum(at_lower, at_upper), xp.maximum(at_lower, at_upper))
-    if exponent % 2 == 1:
-        low, high = with_sign_of((lower, upper), (low, high))
-    else:
-        low = low.clip(0, None)
-        if exponent > 0 and exponent % 2 == 0:
-            low = xp.where((lower < 0) & (upper > 0), 0.0, low)
-    if exponent > 0 and exponent.is_integer():
-        return exact_where_whole((low, high), intervals[0])
-    return low, high
-
-
-def _pow_lines(xp: Any, node: Node, lower: Array, upper: Array, slope: Array | None) -> Lines2:
-    _pow_defined(node, lower, upper)
-    exponent = _exponent(node)
-
-    def f(xp: Any, x: Array) -> Array:
-        return power(x, exponent)
-
-    def derivative(xp: Any, x: Array) -> Array:
-        return exponent * power(x, exponent - 1.0)
-
-    def curve(xp: Any, x: Array) -> tuple[Array, Array]:
-        return -power(x, exponent), -derivative(xp, x)
-
-    def touching(xp: Any, anchor: Array, largest: Array, needed: Array) -> Array:
-        return xp.minimum(-_touching_ratio(exponent) * constant(anchor), constant(largest))
-
-    touch = point_in(lower, upper, slope)
-    if exponent in (0.0, 1.0):
-        line = (xp.full_like(lower, exponent), xp.full_like(lower, 1.0 - exponent))
-        return line, line
-    if exponent < 0:
-        return _negative_power_lines(xp, exponent, f, derivative, lower, upper, touch)
-    if exponent < 1:
-        return concave_lines(xp, f, derivative, lower, upper, xp.maximum(touch, 1e-3 * upper))
-    if exponent.is_integer() and exponent % 2 == 1:
-        below, above = bent_lines(xp, curve, touching, 0.0, lower, upper, slope)
-        return mirrored(above), mirrored(below)
-    return convex_lines(xp, f, derivative, lower, upper, touch)
-
-
-@lru_cache(maxsize=32)
-def _touching_ratio(exponent: float) -> float:
-    """The t > 0 at which the tangent of ``x^n``, n odd, passes through ``(-1, -1)``: the root of ``(n - 1) t^n + n
-    t^(n - 1) - 1``, by bisection; by similarity the tangent through ``(-a, -a^n)`` touches at ``a t``."""
-    low, high = 0.0, 1.0
-    for _ in range(48):
-        t = 0.5 * (low + high)
-        beyond = (exponent - 1.0) * t**exponent + exponent * t ** (exponent - 1.0) > 1.0
-        low, high = (low, t) if beyond else (t, high)
-    return 0.5 * (low + high)
-
-
-def _negative_power_lines(
-    xp: Any, exponent: float, f: Function, derivative: Function, lower: Array, upper: Array, touch: Array
-) -> Lines2:
-    """Convex for positive x; for negative x the mirror image of that, with the sign of an odd power."""
-    negative = upper < 0
-    left, right = xp.where(negative, -upper, lower), xp.where(negative, -lower, upper)
-    below, above = convex_lines(xp, f, derivative, left, right, abs(touch))
-    below, above = ((xp.where(negative, -slope, slope), intercept) for slope, intercept in (below, above))
-    if exponent % 2 == 0:
-        return below, above
-    # An odd power of a negative number is negative: the lines change places.
-    return (
-        (xp.where(negative, -above[0], below[0]), xp.where(negative, -above[1], below[1])),
-        (xp.where(negative, -below[0], above[0]), xp.where(negative, -below[1], above[1])),
-    )
-
-
-def reciprocal_lines(xp: Any, lower: Array, upper: Array, slope: Array | None) -> Lines2:
-    """Lines of ``1 / x`` on finite intervals without 0."""
-    return _negative_power_lines(
-        xp,
-        -1.0,
-        lambda xp, x: 1.0 / x,
-        lambda xp, x: (-1.0 / x) / x,
-        lower,
-        upper,
-        point_in(lower, upper, slope),
-    )
-
-
-@quiet
-def _pow_vjp(node: Node, xs: Sequence[Array], y: Array, gradient: Array) -> tuple[Array, ...]:
-    exponent = _exponent(node)
-    if exponent == 0.0:
-        return (array_namespace(gradient).zeros_like(gradient),)
-    return (gradient * (exponent * power(xs[0], exponent - 1.0)),)
-
-
-def _row(
+def curved_row(
     evaluate: Callable[[Node, Sequence[Array]], Array],
     lines: Callable[..., Lines2],
     vjp: Callable[[Node, Sequence[Array], Array, Array], tuple[Array, ...]],
@@ -397,12 +289,10 @@ def _row(
 
 ROWS: Mapping[str, OpRule] = MappingProxyType(
     {
-        "Exp": _row(_exp, _exp_lines, _exp_vjp, "Exponential.", increasing_interval(_exp, 0.0)),
-        "Log": _row(_log, _log_lines, _log_vjp, "Natural logarithm.", _log_interval),
-        "Sqrt": _row(_sqrt, _sqrt_lines, _sqrt_vjp, "Square root.", _sqrt_interval),
-        "Softplus": _row(_softplus, _softplus_lines, _softplus_vjp, "log(1 + exp(x)).", _softplus_interval),
-        "Elu": _row(_elu, _elu_lines, _elu_vjp, "x where positive, else alpha (exp(x) - 1).", _elu_interval),
-        "Reciprocal": _row(_pow, _pow_lines, _pow_vjp, "1 / x.", _pow_interval),
-        "Pow": _row(_pow, _pow_lines, _pow_vjp, "x to a constant exponent.", _pow_interval),
+        "Exp": curved_row(_exp, _exp_lines, _exp_vjp, "Exponential.", increasing_interval(_exp, 0.0)),
+        "Log": curved_row(_log, _log_lines, _log_vjp, "Natural logarithm.", _log_interval),
+        "Sqrt": curved_row(_sqrt, _sqrt_lines, _sqrt_vjp, "Square root.", _sqrt_interval),
+        "Softplus": curved_row(_softplus, _softplus_lines, _softplus_vjp, "log(1 + exp(x)).", _softplus_interval),
+        "Elu": curved_row(_elu, _elu_lines, _elu_vjp, "x where positive, else alpha (exp(x) - 1).", _elu_interval),
     }
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import reduce
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -114,9 +115,12 @@ def _bridge(xp: Any, low: Array, high: Array, lower: Array, upper: Array) -> tup
     first_wins, second_wins = low >= upper, lower >= high
     open_ = ~(first_wins | second_wins)
     most, least = xp.where(open_, high - lower, 1.0), xp.where(open_, low - upper, -1.0)
-    weight = (most / (most - least)).clip(0.0, 1.0)
+    width = most - least
+    weight = (most / width).clip(0.0, 1.0)
     extent = xp.where(open_, xp.maximum(xp.maximum(abs(low), abs(high)), xp.maximum(abs(lower), abs(upper))), 0.0)
     offset = -weight * least + 8.0 * unit_roundoff(low) * extent + smallest(low)
+    # A width that overflows leaves no line; callers fall back to the constant where the intercept is not finite.
+    offset = xp.where(width < math.inf, offset, math.inf)
     return (
         xp.where(first_wins, 1.0, xp.where(second_wins, 0.0, weight)),
         xp.where(open_, offset, 0.0),

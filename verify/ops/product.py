@@ -21,7 +21,8 @@ from .arrays import (
     surely_finite,
     unit_roundoff,
 )
-from .convex import reciprocal_lines, require
+from .convex import require
+from .power import reciprocal_lines
 from .rule import Interval, Lines, OpRule
 
 if TYPE_CHECKING:

@@ -44,7 +44,7 @@ def _log_softmax_interval(node: Node, intervals: Sequence[Interval]) -> Interval
         ends.append(-(1.0 + sign * roundoff) * softplus(xp, ahead))
     xp = array_namespace(lower)
     low, high = defined(ends[0], ends[1])
-    return low - smallest(low), high
+    return low - smallest(low), (high + smallest(high)).clip(None, 0)
 
 
 def _all_but_one(x: Array, axis: int) -> Array:
