@@ -135,6 +135,7 @@ MODULES = {
     "hard tanh": lambda nn: nn.Hardtanh(-0.1, 0.7),
     "softplus that jumps": lambda nn: nn.Softplus(beta=1.0, threshold=6.0),
     "falling softplus": lambda nn: nn.Softplus(beta=-2.0, threshold=6.0),
+    "softplus that never jumps": lambda nn: nn.Softplus(threshold=float("inf")),
     "prelu": lambda nn: nn.PReLU(3, init=-0.7),
 }
 
@@ -154,3 +155,24 @@ def test_bounds_contain_torch(name: str, dtype: Any) -> None:
         kind = points.numpy().dtype
         ends = (np.full((1, 3), end, kind) for end in (low, high))
         assert_bounds_hold(network, *ends, values)
+
+
+class Rounded(torch.nn.Module):
+    def forward(self, x: Any) -> Any:
+        return torch.round(x, decimals=1)
+
+
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [
+        (torch.nn.ELU(float("nan")), "alpha is nan"),
+        (torch.nn.CELU(float("inf")), "alpha is inf"),
+        (torch.nn.LeakyReLU(float("inf")), "negative_slope is inf"),
+        (torch.nn.Softplus(beta=0.0), "beta is zero"),
+        (torch.nn.Softplus(threshold=1.0), "threshold"),
+        (Rounded(), "decimals is 1"),
+    ],
+)
+def test_modules_without_meaning_are_refused_by_name(module: Any, reason: str) -> None:
+    with pytest.raises(LoadError, match=reason):
+        load(module, torch.zeros(1, 3))

@@ -34,6 +34,10 @@ def _number(call: AtenCall, name: str, default: float) -> float:
 
 
 def _onnx(call: AtenCall, op_type: str) -> Value:
+    _, *settings = call.arguments.items()
+    for name, value in settings:
+        if value is not None:
+            raise LoweringError(f"its {name} is {value}")
     return call.onnx(op_type, call.x)
 
 
@@ -160,7 +164,9 @@ def _elu(call: AtenCall) -> Value:
 
 def _softplus(call: AtenCall) -> Value:
     """``log(1 + exp(beta x)) / beta``, and x itself where ``beta x`` exceeds the threshold."""
-    builder, beta, threshold = call.builder, _number(call, "beta", 1.0), _number(call, "threshold", 20.0)
+    builder, beta = call.builder, _number(call, "beta", 1.0)
+    never = call.get("threshold", 20.0) == math.inf
+    threshold = math.inf if never else _number(call, "threshold", 20.0)
     if beta == 0.0:
         raise LoweringError("its beta is zero")
     if threshold < _LEAST_THRESHOLD:
