@@ -80,6 +80,11 @@ def smallest(x: Array) -> float:
     return _constants(x.dtype)[1]
 
 
+def smallest_subnormal(x: Array) -> float:
+    """The smallest positive number of the dtype of `x`."""
+    return smallest(x) * unit_roundoff(x)
+
+
 def largest(x: Array) -> float:
     """The largest finite number of the dtype of `x`."""
     return _constants(x.dtype)[2]
@@ -92,12 +97,12 @@ def outwards(lower: Array, upper: Array, units: float = LIBRARY_UNITS) -> tuple[
 
     A value rounded to nearest is off by at most one unit; so are functions that are correctly rounded.
     """
-    relative, absolute, finite = units * unit_roundoff(lower), smallest(lower), largest(lower)
-    xp = array_namespace(lower)
-    return (
-        xp.where(lower > finite, finite, lower - (relative * abs(lower) + absolute)),
-        xp.where(upper < -finite, -finite, upper + (relative * abs(upper) + absolute)),
-    )
+    relative, absolute = units * unit_roundoff(lower), smallest(lower)
+    low, high = lower - (relative * abs(lower) + absolute), upper + (relative * abs(upper) + absolute)
+    if surely_finite(lower, upper):
+        return low, high
+    xp, finite = array_namespace(lower), largest(lower)
+    return xp.where(lower > finite, finite, low), xp.where(upper < -finite, -finite, high)
 
 
 def with_sign_of(argument: tuple[Array, Array], bounds: tuple[Array, Array]) -> tuple[Array, Array]:

@@ -26,7 +26,7 @@ from .power import reciprocal_lines
 from .rule import Interval, Lines, OpRule
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from .lines import Line
 
@@ -44,24 +44,21 @@ def _mixed_planes(first: Plane, second: Plane, weight: Array | None) -> Plane:
     )
 
 
-def _settled_lines(xp: Any, below: Plane, above: Plane, bounds: Interval) -> Lines:
-    """The planes where all their coefficients are finite, elsewhere the constant bounds; one batch size throughout."""
+def _settled_lines(xp: Any, below: Plane, above: Plane, bounds: Callable[[], Interval]) -> Lines:
+    """The planes where all their coefficients are finite, elsewhere the constant bounds, worked out where that happens;
+    one batch size throughout."""
     settled = []
-    for plane, bound in zip((below, above), defined(*bounds), strict=True):
-        slopes, intercept, bound = _common(plane, bound)
+    for side, plane in enumerate((below, above)):
+        *slopes, intercept = same_batch((*plane[0], plane[1]))
         if not surely_finite(*slopes, intercept):
+            bound = defined(*bounds())[side]
             finite = xp.isfinite(intercept)
             for slope in slopes:
                 finite = finite & xp.isfinite(slope)
-            slopes = tuple(xp.where(finite, slope, 0.0) for slope in slopes)
+            slopes = [xp.where(finite, slope, 0.0) for slope in slopes]
             intercept = xp.where(finite, intercept, bound)
-        settled.append((slopes, intercept))
+        settled.append((tuple(slopes), intercept))
     return Lines(settled[0][0], settled[0][1], settled[1][0], settled[1][1])
-
-
-def _common(plane: Plane, bound: Array) -> tuple[tuple[Array, ...], Array, Array]:
-    *slopes, intercept, bound = same_batch((*plane[0], plane[1], bound))
-    return tuple(slopes), intercept, bound
 
 
 def _finite_ends(xp: Any, interval: Interval) -> tuple[Interval, Array | None]:
@@ -135,7 +132,7 @@ def _mul_relax(node: Node, intervals: Sequence[Interval], slope: Array | None = 
     below, above = product_planes(xp, a, b, 0.5 if slope is None else slope)
     for finite in (a_finite, b_finite):
         below, above = _where_finite(xp, finite, below), _where_finite(xp, finite, above)
-    return _settled_lines(xp, below, above, _mul_interval(node, intervals))
+    return _settled_lines(xp, below, above, lambda: _mul_interval(node, intervals))
 
 
 @quiet
@@ -187,7 +184,7 @@ def _div_relax(node: Node, intervals: Sequence[Interval], slope: Array | None = 
     above = _through_line(xp, above, reciprocal_above, reciprocal_below, (low, high))
     for finite in (a_finite, divisor_finite):
         below, above = _where_finite(xp, finite, below), _where_finite(xp, finite, above)
-    return _settled_lines(xp, below, above, bounds)
+    return _settled_lines(xp, below, above, lambda: bounds)
 
 
 def _through_line(xp: Any, plane: Plane, same: Line, opposite: Line, divisor: Interval) -> Plane:
@@ -257,7 +254,7 @@ def _where_relax(node: Node, intervals: Sequence[Interval], slope: Array | None 
             for k, exact_holds, exact_fails in zip(plane[0], (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), strict=True)
         )
         planes.append((chosen, xp.where(holds | fails, 0.0, plane[1])))
-    return _settled_lines(xp, planes[0], planes[1], bounds)
+    return _settled_lines(xp, planes[0], planes[1], lambda: bounds)
 
 
 def _where_vjp(node: Node, xs: Sequence[Array], y: Array, gradient: Array) -> tuple[Array, ...]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..arrays import array_namespace
-from .arrays import outwards, parameter, product, quiet, smallest, surely_finite, unit_roundoff
+from .arrays import outwards, parameter, product, quiet, smallest_subnormal, surely_finite, unit_roundoff
 from .lines import (
     Line,
     chord_slope,
@@ -44,17 +44,14 @@ def _relu_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
 def _triangle(lower: Array, upper: Array) -> tuple[Line, Array]:
     """The line above ReLU through both ends of a finite interval, and the width of the part that was bridged.
 
-    The line is exact where the neuron is stable. Elsewhere its slope is rounded up (but not over 1) and its intercept,
-    too, so that it is below neither end; what may underflow is replaced by the smallest normal number.
+    The line is exact where the neuron is stable. Its slope is rounded up (but not over 1) and its intercept, too, so
+    that it is below neither end, but for what underflows: the smallest subnormal number, times the width.
     """
-    xp = array_namespace(lower)
-    outwards, tiny = 1.0 + 2.0 * unit_roundoff(lower), smallest(lower)
+    outwards = 1.0 + 2.0 * unit_roundoff(lower)
     positive, negative = upper.clip(0), lower.clip(None, 0)
     width = positive - negative
-    bridged = (lower < 0) & (upper > 0)
-    stable_slope = xp.astype(upper > 0, lower.dtype)
-    slope = xp.where(bridged, (positive * outwards / width.clip(tiny)).clip(tiny, 1.0), stable_slope)
-    return (slope, xp.where(bridged, slope * negative * -outwards + tiny, 0.0)), width
+    slope = (positive * outwards / width.clip(smallest_subnormal(lower))).clip(None, 1.0)
+    return (slope, slope * negative * -outwards), width
 
 
 @quiet
@@ -111,7 +108,7 @@ def _leaky_lines(xp: Any, node: Node, lower: Array, upper: Array, slope: Array |
     (relu_slope, relu_intercept), _ = _triangle(lower, upper)
     active, inactive = lower >= 0, upper <= 0
     bridge_slope = alpha + (1.0 - alpha) * relu_slope
-    outwards = padding(xp, lower, upper, abs(alpha) + abs(bridge_slope))
+    outwards = padding(xp, lower, upper, abs(alpha) + abs(bridge_slope)) + abs(1.0 - alpha) * smallest_subnormal(lower)
     convex = alpha <= 1
     bridge = (bridge_slope, (1.0 - alpha) * relu_intercept + xp.where(convex, outwards, -outwards))
     if slope is None:
