@@ -12,6 +12,9 @@ from ..arrays import array_namespace
 if TYPE_CHECKING:
     from ..graph import Array
 
+_MOST_WHOLE = 2.0**31
+"""Whole exponents of this size fit every library's integers; larger ones are left floating-point numbers."""
+
 
 def sigmoid(xp: Any, x: Array) -> Array:
     """``1 / (1 + exp(-x))``, with relative accuracy in the left tail."""
@@ -37,7 +40,7 @@ def power(x: Array, exponent: float) -> Array:
 
     An exponent that is no number of the dtype of `x` is not rounded to one: that would change the result by many units.
     """
-    if float(exponent).is_integer():
+    if float(exponent).is_integer() and abs(exponent) < _MOST_WHOLE:
         return x ** int(exponent)
     xp = array_namespace(x)
     if x.dtype == xp.float32 and float(np.float32(exponent)) != exponent:
