@@ -61,16 +61,18 @@ class ElementType:
 
     unit       the largest relative error of one rounding (half the distance from 1 to the next larger number).
     smallest   the smallest positive normal number.
+    largest    the largest finite number.
     """
 
-    __slots__ = ("smallest", "unit")
+    __slots__ = ("largest", "smallest", "unit")
 
     def __init__(self, bits: int, exponent: int) -> None:
         self.unit = 2.0**-bits
-        self.smallest = 2.0**exponent
+        self.smallest = 2.0 ** (1 - exponent)
+        self.largest = (2.0 - 2.0 * self.unit) * 2.0**exponent
 
 
-ELEMENT_TYPES = {"float32": ElementType(24, -126), "float64": ElementType(53, -1022)}
+ELEMENT_TYPES = {"float32": ElementType(24, 127), "float64": ElementType(53, 1023)}
 """The types that bounds are computed in, by name."""
 
 

@@ -162,7 +162,9 @@ def test_bounds_of_a_point_contain_the_exact_value(family, backend, seed):
 
 @pytest.mark.parametrize("family", FAMILIES)
 @settings(max_examples=12, deadline=None)
-@given(seed=st.integers(0, 10**6), dtype=st.sampled_from(sorted(ELEMENT_TYPES)), width=st.sampled_from([0.0, 1e-6, 0.1]))
+@given(
+    seed=st.integers(0, 10**6), dtype=st.sampled_from(sorted(ELEMENT_TYPES)), width=st.sampled_from([0.0, 1e-6, 0.1])
+)
 def test_small_and_wide_networks_and_optimised_rows_contain_it(family, seed, dtype, width):
     """The ways of the searches: narrow graphs, rows about one box, parameters of lines, batches of boxes."""
     graph, point = made(family, seed)

@@ -9,7 +9,7 @@ from boundsmith.verify.graph import Graph, Node
 from boundsmith.verify.loading.evaluate import evaluate
 from boundsmith.verify.loading.piecewise import MOST_TERMS, fold_piecewise
 from boundsmith.verify.ops import rule
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.networks import node
@@ -74,6 +74,7 @@ def test_the_function_stays_the_same(seed):
 @pytest.mark.parametrize("position", [None, 0.0, 0.37, 1.0])
 @FINE
 @given(seed=st.integers(0, 10**6))
+@example(seed=1787)
 def test_range_and_lines_hold_at_every_kink(dtype, position, seed):
     """Of a function of straight pieces, its kinks and the interval's ends say all. Judged in float64 by the sum."""
     graph = random_sum(seed)
@@ -92,7 +93,8 @@ def test_range_and_lines_hold_at_every_kink(dtype, position, seed):
     kinks = np.array(piecewise.attributes["knots"]).reshape(-1, *(1 for _ in shape))
     x = np.concatenate([low[None], np.clip(kinks, low, high), high[None]])
     y = values(graph, x.reshape(-1, 3)).reshape(x.shape)
-    blur = 1e-14 * (1.0 + abs(y)) if dtype is np.float64 else 0.0
+    # Far out, the sum's own terms are as large as x and cancel.
+    blur = 1e-14 * (1.0 + abs(y) + abs(x)) if dtype is np.float64 else 0.0
     assert (y >= least.astype(np.float64) - blur).all()
     assert (y <= most.astype(np.float64) + blur).all()
     below = lines.lower_slopes[0].astype(np.float64) * x + lines.lower_intercept.astype(np.float64)
@@ -104,6 +106,7 @@ def test_range_and_lines_hold_at_every_kink(dtype, position, seed):
 
 @FINE
 @given(seed=st.integers(0, 10**6), position=st.floats(0.0, 1.0))
+@example(seed=163, position=1.0)
 def test_lines_touch_the_envelope(seed, position):
     """At the point asked for, no chord of the graph lies below the lower line by more than rounding."""
     piecewise = fold_piecewise(random_sum(seed)).nodes[2]

@@ -57,21 +57,34 @@ def _thresholded_relu(call: Call) -> Value:
     return call.builder.product(x, gate)
 
 
+def _finite(call: Call, name: str, default: float) -> float:
+    """A numeric attribute that the operator table takes as it is."""
+    value = call.number(name, default)
+    if not math.isfinite(value):
+        raise LoweringError(f"its {name} is {value}")
+    return value
+
+
 def _elu(call: Call) -> Value:
-    return call.builder.unary("Elu", call.x(), {"alpha": call.number("alpha", 1.0)})
+    return call.builder.unary("Elu", call.x(), {"alpha": _finite(call, "alpha", 1.0)})
 
 
 def _selu(call: Call) -> Value:
-    curve = call.builder.unary("Elu", call.x(), {"alpha": call.number("alpha", SELU_ALPHA)})
-    return call.builder.affine(curve, call.number("gamma", SELU_GAMMA))
+    curve = call.builder.unary("Elu", call.x(), {"alpha": _finite(call, "alpha", SELU_ALPHA)})
+    return call.builder.affine(curve, _finite(call, "gamma", SELU_GAMMA))
 
 
 def _celu(call: Call) -> Value:
-    alpha = call.number("alpha", 1.0)
+    """``x`` where positive, else ``alpha (exp(x / alpha) - 1)``: with a negative alpha, an exponential that grows."""
+    builder, x, alpha = call.builder, call.x(), _finite(call, "alpha", 1.0)
     if alpha == 0.0:
         raise LoweringError("its alpha is zero")
-    curve = call.builder.unary("Elu", call.builder.affine(call.x(), one_over(alpha)), {"alpha": 1.0})
-    return call.builder.affine(curve, alpha)
+    if alpha > 0.0:
+        curve = builder.unary("Elu", builder.affine(x, one_over(alpha)), {"alpha": 1.0})
+        return builder.affine(curve, alpha)
+    below = builder.unary("Relu", builder.affine(x, -1.0))
+    grown = builder.unary("Exp", builder.affine(below, one_over(-alpha)))
+    return builder.sum_of((builder.unary("Relu", x), builder.affine(grown, alpha, -alpha)), (1, 1))
 
 
 def _hard_sigmoid(call: Call) -> Value:
@@ -194,7 +207,7 @@ ROWS: tuple[Lowering, ...] = (
     _row("HardSwish", partial(_plain, op="HardSwish"), "HardSwish", since=14),
     _row("Elu", _elu, "Elu"),
     _row("Selu", _selu, "Elu", "Scale"),
-    _row("Celu", _celu, "Elu", "Scale", since=12),
+    _row("Celu", _celu, "Elu", "Scale", "Relu", "Exp", "Add", since=12),
     _row("HardSigmoid", _hard_sigmoid, "Scale", "Clip"),
     _row("Softsign", _softsign, "Abs", "Scale", "Div"),
     _row("Mish", _mish, "Softplus", "Tanh", "Mul", since=18),

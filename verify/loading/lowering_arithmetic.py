@@ -186,6 +186,8 @@ def clip(builder: GraphBuilder, x: Variable, lower: float, upper: float) -> Vari
     """`x` limited to ``[lower, upper]`` (the upper limit wins); a Relu or `x` itself where that is all there is."""
     if np.isnan(lower) or np.isnan(upper):
         raise LoweringError("a limit is NaN")
+    if lower == np.inf or upper == -np.inf:
+        raise LoweringError("its limits leave no finite value")
     if lower == -np.inf and upper == np.inf:
         return x
     if lower == 0.0 and upper == np.inf:

@@ -177,10 +177,11 @@ def _resize(call: Call) -> Value:
     transformation = "asymmetric" if old_style else call.text("coordinate_transformation_mode", "half_pixel")
     mode = call.text("mode", "nearest")
     if mode == "nearest":
-        # Which entry is nearest is decided in floating point by the runtime, too.
+        # Which entry is nearest to a place half way between two is what float32, in which runtimes compute it, says.
+        kind = np.float32
         positions = [
-            _source_positions(transformation, np.arange(extents[axis], dtype=np.float64), x.shape[axis], scales[axis])
-            for axis in range(rank)
+            _source_positions(transformation, np.arange(made, dtype=kind), extent, kind(scale))
+            for made, extent, scale in zip(extents, x.shape, scales, strict=True)
         ]
         rounding = "floor" if old_style else call.text("nearest_mode", "round_prefer_floor")
         return _resize_nearest(call.builder, x, positions, rounding)
@@ -196,7 +197,7 @@ def _resize(call: Call) -> Value:
     raise LoweringError(f"its mode {mode} is not covered (nearest and linear are)")
 
 
-def _source_positions(transformation: str, position: Any, extent: int, scale: float | Fraction) -> np.ndarray:
+def _source_positions(transformation: str, position: Any, extent: int, scale: np.floating | Fraction) -> np.ndarray:
     """The source coordinate of each output position along an axis; floats or fractions, as `position` and `scale`
     are."""
     made = len(position)

@@ -21,11 +21,24 @@ if TYPE_CHECKING:
     from .torch_call import AtenCall, Handler
 
 
-_LEAST_THRESHOLD = 15
-"""Of a softplus: beyond it the difference from a line is below float32's resolution."""
+_LEAST_THRESHOLD = 5.0
+"""Of a softplus: below it the jump to a line is so high that bounds would be loose."""
+
+
+def _number(call: AtenCall, name: str, default: float) -> float:
+    """A number among the arguments, rounded to the graph's type as torch's kernels round it. Raises `LoweringError` for
+    one that is not finite there."""
+    value = call.number(name, default)
+    if not math.isfinite(value):
+        raise LoweringError(f"its {name} is {value}")
+    return value
 
 
 def _onnx(call: AtenCall, op_type: str) -> Value:
+    _, *settings = call.arguments.items()
+    for name, value in settings:
+        if value is not None:
+            raise LoweringError(f"its {name} is {value}")
     return call.onnx(op_type, call.x)
 
 
@@ -44,6 +57,7 @@ def _add(call: AtenCall, op_type: str) -> Value:
     if op_type == "rsub" and factor != 1:
         raise LoweringError("its alpha is not 1")
     if factor != 1:
+        factor = _number(call, "alpha", 1.0) if isinstance(factor, float) else factor
         known = b.astype(np.float64) if isinstance(b, np.ndarray) else b
         b = call.builder.affine(b, float(factor)) if isinstance(b, Variable) else known * factor
     return call.onnx("Add" if op_type == "add" else "Sub", call.operand(first), b)
@@ -134,7 +148,7 @@ def _group_norm(call: AtenCall) -> Value:
 
 
 def _leaky_relu(call: AtenCall) -> Value:
-    return call.onnx("LeakyRelu", call.x, alpha=call.number("negative_slope"))
+    return call.onnx("LeakyRelu", call.x, alpha=_number(call, "negative_slope", 0.01))
 
 
 def _prelu(call: AtenCall) -> Value:
@@ -147,14 +161,20 @@ def _prelu(call: AtenCall) -> Value:
 def _elu(call: AtenCall) -> Value:
     if call.get("scale", 1) != 1 or call.get("input_scale", 1) != 1:
         raise LoweringError("its scales are not 1")
-    return call.onnx("Elu", call.x, alpha=call.number("alpha", 1.0))
+    return call.onnx("Elu", call.x, alpha=_number(call, "alpha", 1.0))
 
 
 def _softplus(call: AtenCall) -> Value:
-    beta = float(call.get("beta", 1.0))
-    if float(call.get("threshold", 20.0)) < _LEAST_THRESHOLD:
-        raise LoweringError(f"its threshold is under {_LEAST_THRESHOLD}, where it jumps visibly to a line")
-    return call.builder.affine(call.builder.unary("Softplus", call.builder.affine(call.x, beta)), 1.0 / beta)
+    """``log(1 + exp(beta x)) / beta``, and x itself where ``beta x`` exceeds the threshold."""
+    builder, beta = call.builder, _number(call, "beta", 1.0)
+    never = call.get("threshold", 20.0) == math.inf
+    threshold = math.inf if never else _number(call, "threshold", 20.0)
+    if beta == 0.0:
+        raise LoweringError("its beta is zero")
+    if threshold < _LEAST_THRESHOLD:
+        raise LoweringError(f"its threshold is under {_LEAST_THRESHOLD}, where it jumps far to a line")
+    curve = builder.unary("Softplus", builder.affine(call.x, beta), {"threshold": threshold})
+    return builder.affine(curve, 1.0 / beta)
 
 
 def _gelu(call: AtenCall) -> Value:
@@ -168,12 +188,12 @@ def _clamp(call: AtenCall, lower: str | float, upper: str | float) -> Value:
         value = call.get(limit, absent) if isinstance(limit, str) else limit
         if not isinstance(value, int | float):
             raise LoweringError("its limits are tensors")
-        limits.append(float(value))
+        limits.append(float(np.asarray(value, dtype=call.builder.dtype)))
     return clip(call.builder, call.x, *limits)
 
 
 def _celu(call: AtenCall) -> Value:
-    return call.onnx("Celu", call.x, alpha=call.number("alpha", 1.0))
+    return call.onnx("Celu", call.x, alpha=_number(call, "alpha", 1.0))
 
 
 def _selu(call: AtenCall) -> Value:
@@ -193,7 +213,7 @@ def _power(call: AtenCall) -> Value:
     exponent = call["exponent"]
     if not isinstance(exponent, int | float):
         return call.onnx("Pow", call["self"], exponent)
-    return power(call.builder, call.x, float(exponent))
+    return power(call.builder, call.x, _number(call, "exponent", 1.0))
 
 
 def _reciprocal_root(call: AtenCall) -> Value:

@@ -8,29 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..arrays import array_namespace
-from ..rounding import smallest, unit_roundoff
+from ..rounding import element_type
+from ..rounding import smallest as smallest
+from ..rounding import unit_roundoff as unit_roundoff
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..graph import Array, Node
-
-__all__ = [
-    "as_like",
-    "bound_by_constants",
-    "defined",
-    "four_corners",
-    "index_parameter",
-    "inner",
-    "parameter",
-    "product",
-    "quiet",
-    "same_batch",
-    "smallest",
-    "surely_finite",
-    "unit_roundoff",
-    "zeros_like_shape",
-]
 
 quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
 """Decorator: infinities are legitimate here, so numpy must not warn about the intermediate NaN that are replaced."""
@@ -58,6 +43,64 @@ def index_parameter(node: Node, key: str, like: Array) -> Array:
     return array_namespace(like).asarray(value, device=like.device)
 
 
+LIBRARY_UNITS = 4.0
+"""Units of roundoff of its value by which an elementary function of numpy, scipy or torch may be off. (The worst that
+they state is 3.83 for numpy's float32 logarithm, and 4 for CUDA's power and tangent.)"""
+
+
+WHOLE_BELOW = 2.0**19
+"""Whole numbers of this size are the nearest ones to what is computed for them, in float32, too."""
+
+
+def smallest_subnormal(x: Array) -> float:
+    """The smallest positive number of the dtype of `x`."""
+    return smallest(x) * unit_roundoff(x)
+
+
+def largest(x: Array) -> float:
+    """The largest finite number of the dtype of `x`."""
+    return element_type(x.dtype).largest
+
+
+@quiet
+def outwards(lower: Array, upper: Array, units: float = LIBRARY_UNITS) -> tuple[Array, Array]:
+    """Bounds of what was rounded to `lower` and `upper`: moved by some units of roundoff, and by the smallest normal
+    number for what underflowed. What overflowed is at least (at most) the largest finite number.
+
+    A value rounded to nearest is off by at most one unit; so are functions that are correctly rounded.
+    """
+    relative, absolute = units * unit_roundoff(lower), smallest(lower)
+    low, high = lower - (relative * abs(lower) + absolute), upper + (relative * abs(upper) + absolute)
+    if surely_finite(lower, upper):
+        return low, high
+    xp, finite = array_namespace(lower), largest(lower)
+    return xp.where(lower > finite, finite, low), xp.where(upper < -finite, -finite, high)
+
+
+def with_sign_of(argument: tuple[Array, Array], bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Bounds of a function that has the sign of its argument: rounding outwards must not lose it, since roots and
+    logarithms ask for it."""
+    xp = array_namespace(bounds[0])
+    return (
+        xp.where(argument[0] >= 0, bounds[0].clip(0, None), bounds[0]),
+        xp.where(argument[1] <= 0, bounds[1].clip(None, 0), bounds[1]),
+    )
+
+
+def exact_where_whole(bounds: tuple[Array, Array], *intervals: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Bounds of a product or power of whole numbers, not too large, without what rounding outwards added: steps and
+    comparisons of such values must be decided."""
+    xp = array_namespace(*(end for pair in intervals for end in pair))
+    whole = None
+    for end in (end for pair in intervals for end in pair):
+        here = end == xp.floor(end)
+        whole = here if whole is None else whole & here
+    if isinstance(whole, np.ndarray) and not whole.any():
+        return bounds
+    low, high = (xp.where(whole & (abs(end) < WHOLE_BELOW), xp.round(end), end) for end in bounds)
+    return low, high
+
+
 @quiet
 def surely_finite(*arrays: Array) -> bool:
     """Whether all entries are known to be finite.
@@ -73,11 +116,10 @@ def defined(lower: Array, upper: Array) -> tuple[Array, Array]:
     an end that overflowed past the values by the largest number."""
     if surely_finite(lower, upper):
         return lower, upper
-    xp = array_namespace(lower)
-    largest = float(xp.finfo(lower.dtype).max)
+    xp, finite = array_namespace(lower), largest(lower)
     return (
-        xp.where(xp.isnan(lower), -math.inf, xp.where(lower > largest, largest, lower)),
-        xp.where(xp.isnan(upper), math.inf, xp.where(upper < -largest, -largest, upper)),
+        xp.where(xp.isnan(lower), -math.inf, xp.where(lower > finite, finite, lower)),
+        xp.where(xp.isnan(upper), math.inf, xp.where(upper < -finite, -finite, upper)),
     )
 
 
@@ -126,10 +168,16 @@ def inner(a: Array, b: Array) -> Array:
     return xp.sum(product(a, b), axis=tuple(range(2, a.ndim)))
 
 
+@quiet
 def bound_by_constants(a: Array, interval: tuple[Array, Array]) -> Array:
-    """A lower bound ``[B, S]`` of ``<a, y>`` from the interval of ``y`` alone; ``a`` is ``[B, S, *shape]``."""
+    """A lower bound ``[B, S]`` of ``<a, y>`` from the interval of ``y`` alone; ``a`` is ``[B, S, *shape]``. Its terms
+    may cancel, so that what their sum rounds is given away here, where their sizes are known."""
     lower, upper = interval
-    return inner(a.clip(0), lower[:, None]) + inner(a.clip(None, 0), upper[:, None])
+    least = product(a.clip(0), lower[:, None]) + product(a.clip(None, 0), upper[:, None])
+    axes = tuple(range(2, a.ndim))
+    xp = array_namespace(a)
+    count = math.prod(a.shape[2:])
+    return xp.sum(least, axis=axes) - (count + 4) * unit_roundoff(a) * xp.sum(abs(least), axis=axes)
 
 
 def zeros_like_shape(shape: Sequence[int], like: Array) -> Array:

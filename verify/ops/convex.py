@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
 from ..arrays import array_namespace
 from ..errors import UndefinedOnRegion
 from ..graph import Array, Node
-from .arrays import product, quiet, smallest, unit_roundoff
-from .functions import constant, power, sigmoid, softplus
+from .arrays import outwards, product, quiet, smallest, unit_roundoff
+from .functions import sigmoid, softplus
 from .lines import (
     Line,
     chord_slope,
@@ -23,7 +22,6 @@ from .lines import (
     unary_relaxation,
 )
 from .rule import Interval, OpRule
-from .smooth import bent_lines
 
 Function = Callable[[Any, Array], Array]
 Lines2 = tuple[Line, Line]
@@ -59,14 +57,15 @@ def require(node: Node, valid: Array, why: str, about: int = -1) -> None:
 
 
 def increasing_interval(
-    evaluate: Callable[[Node, Sequence[Array]], Array],
+    evaluate: Callable[[Node, Sequence[Array]], Array], least: float = -math.inf
 ) -> Callable[[Node, Sequence[Interval]], Interval]:
-    """The interval of a non-decreasing function: its values at the ends."""
+    """The interval of a non-decreasing function: its values at the ends, rounded outwards but not below its `least`."""
 
     @quiet
     def interval(node: Node, intervals: Sequence[Interval]) -> Interval:
         lower, upper = intervals[0]
-        return evaluate(node, [lower]), evaluate(node, [upper])
+        low, high = outwards(evaluate(node, [lower]), evaluate(node, [upper]))
+        return low.clip(least, None), high
 
     return interval
 
@@ -107,7 +106,7 @@ def _log_defined(node: Node, lower: Array) -> None:
 def _log_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
     lower, upper = intervals[0]
     _log_defined(node, lower)
-    return _log(node, [lower]), _log(node, [upper])
+    return outwards(_log(node, [lower]), _log(node, [upper]))
 
 
 def _log_lines(xp: Any, node: Node, lower: Array, upper: Array, slope: Array | None) -> Lines2:
@@ -129,7 +128,8 @@ def _sqrt(node: Node, xs: Sequence[Array]) -> Array:
 def _sqrt_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
     lower, upper = intervals[0]
     require(node, lower >= 0, "its input may be negative")
-    return _sqrt(node, [lower]), _sqrt(node, [upper])
+    low, high = outwards(_sqrt(node, [lower]), _sqrt(node, [upper]), 1.0)
+    return low.clip(0, None), high
 
 
 def _sqrt_lines(xp: Any, node: Node, lower: Array, upper: Array, slope: Array | None) -> Lines2:
@@ -143,9 +143,39 @@ def _sqrt_vjp(node: Node, xs: Sequence[Array], y: Array, gradient: Array) -> tup
     return (0.5 * gradient / y,)
 
 
+def _threshold(node: Node) -> float:
+    """The argument beyond which the node's softplus is the identity, as torch has it."""
+    return float(node.attributes.get("threshold", math.inf))
+
+
+def _jump(node: Node) -> float:
+    """How far the function falls where it becomes the identity."""
+    threshold = _threshold(node)
+    return 0.0 if threshold == math.inf else 1.000001 * math.log1p(math.exp(-threshold))
+
+
 @quiet
 def _softplus(node: Node, xs: Sequence[Array]) -> Array:
-    return softplus(array_namespace(xs[0]), xs[0])
+    xp = array_namespace(xs[0])
+    y = softplus(xp, xs[0])
+    return y if _threshold(node) == math.inf else xp.where(xs[0] > _threshold(node), xs[0], y)
+
+
+@quiet
+def _softplus_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
+    """The values at the ends; about a threshold, the function's least and greatest values beside it, too."""
+    lower, upper = intervals[0]
+    xp, threshold = array_namespace(lower), _threshold(node)
+    at_lower, at_upper = softplus(xp, lower), softplus(xp, upper)
+    if threshold == math.inf:
+        low, high = outwards(at_lower, at_upper)
+        return low.clip(0, None), high
+    passed, reached = lower > threshold, upper >= threshold
+    jumps_from = threshold + math.log1p(math.exp(-threshold))
+    at_lower = xp.where(reached, at_lower.clip(None, threshold), at_lower)
+    at_upper = xp.where(reached, upper.clip(jumps_from, None), at_upper)
+    low, high = outwards(at_lower, at_upper)
+    return xp.where(passed, lower, low.clip(0, None)), xp.where(passed, upper, high)
 
 
 def _softplus_lines(xp: Any, node: Node, lower: Array, upper: Array, slope: Array | None) -> Lines2:
@@ -159,6 +189,8 @@ def _softplus_lines(xp: Any, node: Node, lower: Array, upper: Array, slope: Arra
         -share.clip(None, 1.0 - 0.5 * roundoff)
     )
     below = share, (1.0 - 8.0 * roundoff) * entropy - tiny
+    if _threshold(node) != math.inf:
+        below = share, xp.where(upper >= _threshold(node), below[1] - _jump(node), below[1])
     far = -math.log(roundoff)
     at_lower, at_upper = softplus(xp, lower), softplus(xp, upper)
     chord = chord_slope(xp, lower, upper, at_lower, at_upper).clip(0.0, 1.0)
@@ -179,155 +211,67 @@ def _softplus_vjp(node: Node, xs: Sequence[Array], y: Array, gradient: Array) ->
 # --- Elu -------------------------------------------------------------------------------------------------------------
 
 
+def _elu_alpha(node: Node) -> float:
+    return float(node.attributes.get("alpha", 1.0))
+
+
 @quiet
 def _elu(node: Node, xs: Sequence[Array]) -> Array:
     xp = array_namespace(xs[0])
-    alpha = float(node.attributes.get("alpha", 1.0))
-    return xp.where(xs[0] > 0, xs[0], alpha * xp.expm1(xs[0].clip(None, 0)))
+    return xp.where(xs[0] > 0, xs[0], _elu_alpha(node) * xp.expm1(xs[0].clip(None, 0)))
+
+
+@quiet
+def _elu_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
+    """The ends' values, and 0 where the kink is a minimum inside the interval: with a negative alpha the function
+    falls up to 0."""
+    lower, upper = intervals[0]
+    xp = array_namespace(lower)
+    at_lower, at_upper = _elu(node, [lower]), _elu(node, [upper])
+    low, high = outwards(xp.minimum(at_lower, at_upper), xp.maximum(at_lower, at_upper))
+    if _elu_alpha(node) >= 0:
+        return low, high
+    return xp.where((lower <= 0) & (upper >= 0), 0.0, low.clip(0, None)), high
 
 
 def _elu_lines(xp: Any, node: Node, lower: Array, upper: Array, slope: Array | None) -> Lines2:
-    """Convex up to 0 and straight beyond, with a concave kink when alpha > 1: every slope has its extrema at known
-    points.
+    """Straight beyond 0; up to 0 convex, or concave with a negative alpha. The kink bends the other way when alpha > 1
+    or alpha < 0. Every slope has its extrema at known points: on the curved part where the derivative is the slope.
     """
-    alpha = float(node.attributes.get("alpha", 1.0))
+    alpha = _elu_alpha(node)
     kink = xp.minimum(xp.maximum(xp.zeros_like(lower), lower), upper)
     ends = tuple((x, _elu(node, [x])) for x in (lower, kink, upper))
     chord = chord_slope(xp, lower, upper, ends[0][1], ends[2][1])
     to_kink = chord_slope(xp, lower, kink, ends[0][1], ends[1][1])
-    concave = (lower < 0) & (upper > 0) & (to_kink > 1.0)
     position = xp.astype(lower + upper < 0, lower.dtype) if slope is None else slope
-    above_slope = xp.where(concave, 1.0 + (to_kink - 1.0) * position, chord)
+    turns_back = (lower < 0) & (upper > 0) & ((to_kink > 1.0) if alpha >= 0 else (to_kink < 1.0))
+    # On the side that the kink points to, the envelope runs over the kink, or is the chord.
+    over_kink = xp.where(turns_back, 1.0 + (to_kink - 1.0) * position, chord)
     at = point_in(lower, upper, slope)
-    below_slope = xp.where(at > 0, 1.0, alpha * xp.exp(at.clip(None, 0)))
-    # On the convex part f(x) - slope x is least where f' is the slope.
-    touch = xp.log(below_slope.clip(smallest(lower)) / alpha).clip(None, 0)
+    tangent = xp.where(at > 0, 1.0, alpha * xp.exp(at.clip(None, 0)))
+    if alpha < 0:
+        steepest = alpha * xp.exp(lower.clip(None, 0))
+        share = 0.5 if slope is None else slope
+        across = xp.maximum(chord, steepest + share * (chord - steepest))
+        tangent = xp.where(upper <= 0, tangent, xp.where(lower >= 0, 1.0, across))
+    share_of_alpha = tangent / alpha if alpha else xp.zeros_like(tangent)
+    touch = xp.log(share_of_alpha.clip(smallest(lower), None)).clip(None, 0)
     touch = xp.minimum(xp.maximum(touch, lower), upper)
-    return (
-        line_below(xp, below_slope, lower, upper, *ends, (touch, _elu(node, [touch]))),
-        line_above(xp, above_slope, lower, upper, *ends),
-    )
+    touched = (touch, _elu(node, [touch]))
+    if alpha < 0:
+        return line_below(xp, over_kink, lower, upper, *ends), line_above(xp, tangent, lower, upper, *ends, touched)
+    return line_below(xp, tangent, lower, upper, *ends, touched), line_above(xp, over_kink, lower, upper, *ends)
 
 
+@quiet
 def _elu_vjp(node: Node, xs: Sequence[Array], y: Array, gradient: Array) -> tuple[Array, ...]:
-    alpha = float(node.attributes.get("alpha", 1.0))
-    return (gradient * array_namespace(y).where(xs[0] > 0, 1.0, y + alpha),)
+    return (gradient * array_namespace(y).where(xs[0] > 0, 1.0, y + _elu_alpha(node)),)
 
 
-# --- Pow, Reciprocal -------------------------------------------------------------------------------------------------
+# --- rows ------------------------------------------------------------------------------------------------------------
 
 
-def _exponent(node: Node) -> float:
-    return -1.0 if node.op == "Reciprocal" else float(node.attributes["exponent"])
-
-
-@quiet
-def _pow(node: Node, xs: Sequence[Array]) -> Array:
-    return power(xs[0], _exponent(node))
-
-
-def _pow_defined(node: Node, lower: Array, upper: Array) -> None:
-    exponent = _exponent(node)
-    if exponent < 0:
-        require(node, (lower > 0) | (upper < 0), "its input may be zero")
-    if not exponent.is_integer():
-        require(node, lower >= 0, "its input may be negative")
-
-
-@quiet
-def _pow_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
-    lower, upper = intervals[0]
-    _pow_defined(node, lower, upper)
-    xp = array_namespace(lower)
-    exponent = _exponent(node)
-    at_lower, at_upper = power(lower, exponent), power(upper, exponent)
-    low, high = xp.minimum(at_lower, at_upper), xp.maximum(at_lower, at_upper)
-    if exponent > 0 and exponent % 2 == 0:
-        low = xp.where((lower < 0) & (upper > 0), 0.0, low)
-    return low, high
-
-
-def _pow_lines(xp: Any, node: Node, lower: Array, upper: Array, slope: Array | None) -> Lines2:
-    _pow_defined(node, lower, upper)
-    exponent = _exponent(node)
-
-    def f(xp: Any, x: Array) -> Array:
-        return power(x, exponent)
-
-    def derivative(xp: Any, x: Array) -> Array:
-        return exponent * power(x, exponent - 1.0)
-
-    def curve(xp: Any, x: Array) -> tuple[Array, Array]:
-        return -power(x, exponent), -derivative(xp, x)
-
-    def touching(xp: Any, anchor: Array, largest: Array, needed: Array) -> Array:
-        return xp.minimum(-_touching_ratio(exponent) * constant(anchor), constant(largest))
-
-    touch = point_in(lower, upper, slope)
-    if exponent in (0.0, 1.0):
-        line = (xp.full_like(lower, exponent), xp.full_like(lower, 1.0 - exponent))
-        return line, line
-    if exponent < 0:
-        return _negative_power_lines(xp, exponent, f, derivative, lower, upper, touch)
-    if exponent < 1:
-        return concave_lines(xp, f, derivative, lower, upper, xp.maximum(touch, 1e-3 * upper))
-    if exponent.is_integer() and exponent % 2 == 1:
-        below, above = bent_lines(xp, curve, touching, 0.0, lower, upper, slope)
-        return mirrored(above), mirrored(below)
-    return convex_lines(xp, f, derivative, lower, upper, touch)
-
-
-@lru_cache(maxsize=32)
-def _touching_ratio(exponent: float) -> float:
-    """The t > 0 at which the tangent of ``x^n``, n odd, passes through ``(-1, -1)``: the root of ``(n - 1) t^n + n
-    t^(n - 1) - 1``, by bisection; by similarity the tangent through ``(-a, -a^n)`` touches at ``a t``."""
-    low, high = 0.0, 1.0
-    for _ in range(48):
-        t = 0.5 * (low + high)
-        beyond = (exponent - 1.0) * t**exponent + exponent * t ** (exponent - 1.0) > 1.0
-        low, high = (low, t) if beyond else (t, high)
-    return 0.5 * (low + high)
-
-
-def _negative_power_lines(
-    xp: Any, exponent: float, f: Function, derivative: Function, lower: Array, upper: Array, touch: Array
-) -> Lines2:
-    """Convex for positive x; for negative x the mirror image of that, with the sign of an odd power."""
-    negative = upper < 0
-    left, right = xp.where(negative, -upper, lower), xp.where(negative, -lower, upper)
-    below, above = convex_lines(xp, f, derivative, left, right, abs(touch))
-    below, above = ((xp.where(negative, -slope, slope), intercept) for slope, intercept in (below, above))
-    if exponent % 2 == 0:
-        return below, above
-    # An odd power of a negative number is negative: the lines change places.
-    return (
-        (xp.where(negative, -above[0], below[0]), xp.where(negative, -above[1], below[1])),
-        (xp.where(negative, -below[0], above[0]), xp.where(negative, -below[1], above[1])),
-    )
-
-
-def reciprocal_lines(xp: Any, lower: Array, upper: Array, slope: Array | None) -> Lines2:
-    """Lines of ``1 / x`` on finite intervals without 0."""
-    return _negative_power_lines(
-        xp,
-        -1.0,
-        lambda xp, x: 1.0 / x,
-        lambda xp, x: -1.0 / (x * x),
-        lower,
-        upper,
-        point_in(lower, upper, slope),
-    )
-
-
-@quiet
-def _pow_vjp(node: Node, xs: Sequence[Array], y: Array, gradient: Array) -> tuple[Array, ...]:
-    exponent = _exponent(node)
-    if exponent == 0.0:
-        return (array_namespace(gradient).zeros_like(gradient),)
-    return (gradient * (exponent * power(xs[0], exponent - 1.0)),)
-
-
-def _row(
+def curved_row(
     evaluate: Callable[[Node, Sequence[Array]], Array],
     lines: Callable[..., Lines2],
     vjp: Callable[[Node, Sequence[Array], Array, Array], tuple[Array, ...]],
@@ -347,12 +291,10 @@ def _row(
 
 ROWS: Mapping[str, OpRule] = MappingProxyType(
     {
-        "Exp": _row(_exp, _exp_lines, _exp_vjp, "Exponential."),
-        "Log": _row(_log, _log_lines, _log_vjp, "Natural logarithm.", _log_interval),
-        "Sqrt": _row(_sqrt, _sqrt_lines, _sqrt_vjp, "Square root.", _sqrt_interval),
-        "Softplus": _row(_softplus, _softplus_lines, _softplus_vjp, "log(1 + exp(x))."),
-        "Elu": _row(_elu, _elu_lines, _elu_vjp, "x where positive, else alpha (exp(x) - 1)."),
-        "Reciprocal": _row(_pow, _pow_lines, _pow_vjp, "1 / x.", _pow_interval),
-        "Pow": _row(_pow, _pow_lines, _pow_vjp, "x to a constant exponent.", _pow_interval),
+        "Exp": curved_row(_exp, _exp_lines, _exp_vjp, "Exponential.", increasing_interval(_exp, 0.0)),
+        "Log": curved_row(_log, _log_lines, _log_vjp, "Natural logarithm.", _log_interval),
+        "Sqrt": curved_row(_sqrt, _sqrt_lines, _sqrt_vjp, "Square root.", _sqrt_interval),
+        "Softplus": curved_row(_softplus, _softplus_lines, _softplus_vjp, "log(1 + exp(x)).", _softplus_interval),
+        "Elu": curved_row(_elu, _elu_lines, _elu_vjp, "x where positive, else alpha (exp(x) - 1).", _elu_interval),
     }
 )

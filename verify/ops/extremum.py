@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import reduce
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -39,11 +40,17 @@ def _max_relax(node: Node, intervals: Sequence[Interval], slope: Array | None = 
     intervals = _aligned(intervals)
     xp = array_namespace(*intervals[0])
     chosen = _first_largest(xp, [lower for lower, _ in intervals])
+    blur = xp.zeros_like(chosen[0])
     if slope is not None:
         reaching = _first_largest(xp, [upper for _, upper in intervals])
-        chosen = tuple(p + slope * (q - p) for p, q in zip(chosen, reaching, strict=True))
+        extent = reduce(xp.maximum, [xp.maximum(abs(lower), abs(upper)) for lower, upper in intervals])
+        weight = xp.where(xp.isfinite(extent), slope, 0.0)
+        chosen = tuple(p + weight * (q - p) for p, q in zip(chosen, reaching, strict=True))
+        # Rounded weights need not add up to one.
+        mixed = reduce(lambda p, q: p | q, [(k > 0) & (k < 1) for k in chosen])
+        blur = 2.0 * unit_roundoff(extent) * xp.where(mixed, extent, 0.0)
     slopes, intercept = _above(xp, intervals, slope)
-    return Lines(chosen, xp.zeros_like(chosen[0]), slopes, intercept)
+    return Lines(chosen, -blur, slopes, intercept)
 
 
 def _first_largest(xp: Any, values: Sequence[Array]) -> tuple[Array, ...]:
@@ -108,9 +115,12 @@ def _bridge(xp: Any, low: Array, high: Array, lower: Array, upper: Array) -> tup
     first_wins, second_wins = low >= upper, lower >= high
     open_ = ~(first_wins | second_wins)
     most, least = xp.where(open_, high - lower, 1.0), xp.where(open_, low - upper, -1.0)
-    weight = (most / (most - least)).clip(0.0, 1.0)
+    width = most - least
+    weight = (most / width).clip(0.0, 1.0)
     extent = xp.where(open_, xp.maximum(xp.maximum(abs(low), abs(high)), xp.maximum(abs(lower), abs(upper))), 0.0)
     offset = -weight * least + 8.0 * unit_roundoff(low) * extent + smallest(low)
+    # A width that overflows leaves no line; callers fall back to the constant where the intercept is not finite.
+    offset = xp.where(width < math.inf, offset, math.inf)
     return (
         xp.where(first_wins, 1.0, xp.where(second_wins, 0.0, weight)),
         xp.where(open_, offset, 0.0),

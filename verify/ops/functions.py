@@ -7,8 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..arrays import array_namespace
+
 if TYPE_CHECKING:
     from ..graph import Array
+
+_MOST_WHOLE = 2.0**31
+"""Whole exponents of this size fit every library's integers; larger ones are left floating-point numbers."""
 
 
 def sigmoid(xp: Any, x: Array) -> Array:
@@ -31,8 +36,16 @@ def softplus(xp: Any, x: Array) -> Array:
 
 
 def power(x: Array, exponent: float) -> Array:
-    """``x ** exponent``; a whole exponent stays one, so that negative bases are welcome."""
-    return x ** (int(exponent) if float(exponent).is_integer() else float(exponent))
+    """``x ** exponent``; a whole exponent stays one, so that negative bases are welcome.
+
+    An exponent that is no number of the dtype of `x` is not rounded to one: that would change the result by many units.
+    """
+    if float(exponent).is_integer() and abs(exponent) < _MOST_WHOLE:
+        return x ** int(exponent)
+    xp = array_namespace(x)
+    if x.dtype == xp.float32 and float(np.float32(exponent)) != exponent:
+        return xp.astype(xp.astype(x, xp.float64) ** float(exponent), xp.float32)
+    return x ** float(exponent)
 
 
 def normal_density(xp: Any, x: Array) -> Array:

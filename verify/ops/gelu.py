@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..arrays import array_namespace
-from .arrays import quiet, unit_roundoff
+from .arrays import outwards, quiet, unit_roundoff
 from .functions import erf, normal_density, sigmoid
 from .lines import Line, better_above, chord_slope, line_above, line_below, unary_relaxation
 from .rule import Interval, OpRule
@@ -105,7 +105,7 @@ def _gated_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
         xp, lower, upper, (values[0] - slack[0], values[1] - slack[1]), (minimum[0], minimum[1] - unit)
     )
     _, high = _one_minimum(xp, lower, upper, (values[0] + slack[0], values[1] + slack[1]), minimum)
-    return low, high
+    return outwards(low, high)
 
 
 def _gated_lines(xp: Any, node: Node, lower: Array, upper: Array, slope: Array | None) -> tuple[Line, Line]:
@@ -185,8 +185,12 @@ def _hard_swish(node: Node, xs: Sequence[Array]) -> Array:
 @quiet
 def _hard_swish_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
     lower, upper = intervals[0]
+    xp = array_namespace(lower)
     values = _hard_swish(node, [lower]), _hard_swish(node, [upper])
-    return _one_minimum(array_namespace(lower), lower, upper, values, (-1.5, -0.375))
+    low, high = outwards(*_one_minimum(xp, lower, upper, values, (-1.5, -0.375)))
+    # On the left tail the value is 0 exactly.
+    off = upper <= -3.0
+    return xp.where(off, 0.0, xp.maximum(low, xp.full_like(low, -0.375))), xp.where(off, 0.0, high)
 
 
 def _hard_swish_lines(xp: Any, node: Node, lower: Array, upper: Array, slope: Array | None) -> tuple[Line, Line]:

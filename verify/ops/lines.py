@@ -12,11 +12,12 @@ afterwards, which also keeps NaN out of the gradients.
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..arrays import array_namespace
 from ..graph import Array, Node
-from .arrays import defined, quiet, smallest, surely_finite, unit_roundoff
+from .arrays import LIBRARY_UNITS, defined, quiet, smallest, surely_finite, unit_roundoff
 from .rule import Interval, Lines, Relax
 
 if TYPE_CHECKING:
@@ -63,11 +64,13 @@ def _settled(xp: Any, finite: Array | None, line: Line, bound: Array) -> Line:
 
 
 def padding(xp: Any, lower: Array, upper: Array, slope: Array, *values: Array) -> Array:
-    """How far rounding may have moved an intercept computed as ``value - slope * x`` with x in the interval."""
-    size = abs(slope) * xp.maximum(abs(lower), abs(upper))
-    for value in values:
-        size = size + abs(value)
-    return 4.0 * unit_roundoff(lower) * size + smallest(lower)
+    """How far rounding may have moved an intercept computed as one of ``value - slope * x`` with x in the interval: the
+    value is as wrong as a library makes it, then three operations round; a tangent's slope may have underflowed."""
+    unit, tiny = (LIBRARY_UNITS + 2.0) * unit_roundoff(lower), smallest(lower)
+    size = (unit * abs(slope) + 2.0 * tiny) * xp.maximum(abs(lower), abs(upper))
+    if values:
+        size = size + unit * reduce(xp.maximum, [abs(value) for value in values])
+    return size + tiny
 
 
 def line_below(xp: Any, slope: Array, lower: Array, upper: Array, *points: tuple[Array, Array]) -> Line:

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import math
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..arrays import array_namespace
-from .arrays import bound_by_constants, defined, four_corners, inner, parameter, quiet, surely_finite
+from .arrays import (
+    WHOLE_BELOW,
+    bound_by_constants,
+    defined,
+    four_corners,
+    inner,
+    parameter,
+    quiet,
+    smallest,
+    surely_finite,
+    unit_roundoff,
+)
 from .linear import centre_radius_interval, no_bias, summed
 from .rule import Interval, LinearRule, OpRule
 
@@ -146,7 +157,7 @@ def _matmul(node: Node, xs: Sequence[Array]) -> Array:
 
 @quiet
 def _matmul_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
-    """Exact range: the sum over the inner index of the ranges of the single products."""
+    """The sum over the inner index of the ranges of the single products, rounded outwards."""
     ends = [_factors(p, q, 1, 1) for p in intervals[0] for q in intervals[1]]
     lefts, rights = (ends[0][0], ends[2][0]), (ends[0][1], ends[1][1])
     xp = array_namespace(lefts[0])
@@ -162,8 +173,32 @@ def _matmul_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
         )
         low, high = xp.sum(low, axis=-2), xp.sum(high, axis=-2)
         lower, upper = (low, high) if lower is None else (lower + low, upper + high)
-    lower, upper = defined(lower, upper)
-    return lower.reshape(-1, *node.shape), upper.reshape(-1, *node.shape)
+    bounds = _summed_bounds(xp, defined(lower, upper), lefts, rights)
+    low, high = (end.reshape(-1, *node.shape) for end in bounds)
+    return low, high
+
+
+def _extent(ends: Interval) -> Array:
+    """The largest size of the values of an interval."""
+    return array_namespace(ends[0]).maximum(abs(ends[0]), abs(ends[1]))
+
+
+def _sum_rounding(x: Array, depth: int) -> float:
+    """How much, relative to the sum of their sizes, a sum of so many products may be off, in any order."""
+    return (depth + 4) * unit_roundoff(x)
+
+
+def _summed_bounds(xp: Any, bounds: Interval, lefts: Interval, rights: Interval) -> Interval:
+    """Sums of products rounded outwards, unless the factors are small whole numbers; not below 0 where no factor is
+    negative."""
+    left, right = _extent(lefts), _extent(rights)
+    depth = left.shape[-1]
+    size = left @ right
+    blur = _sum_rounding(size, depth) * size + depth * smallest(size)
+    if bool((left == xp.floor(left)).all() & (right == xp.floor(right)).all()):
+        blur = xp.where(size < WHOLE_BELOW, 0.0, blur)
+    low, high = defined(bounds[0] - blur, bounds[1] + blur)
+    return (low.clip(0, None) if bool((lefts[0] >= 0).all() & (rights[0] >= 0).all()) else low), high
 
 
 def _to_inputs(node: Node, lead: int, on_left: Array, on_right: Array) -> tuple[Array, Array]:
@@ -190,7 +225,11 @@ def _centred_planes(node: Node, intervals: Sequence[Interval], a: Array) -> tupl
     coefficients = _to_inputs(node, 2, full @ _transposed(right)[:, None], _transposed(left)[:, None] @ full)
     centre = (left @ right).reshape(-1, 1, *node.shape)
     radius = (left_radius @ right_radius).reshape(-1, 1, *node.shape)
-    return coefficients, -inner(a, centre) - inner(abs(a), radius)
+    # All that is rounded here, the coefficients on their inputs, too, adds up products of these sizes.
+    size = _extent((left - left_radius, left + left_radius)) @ _extent((right - right_radius, right + right_radius))
+    depth = left.shape[-1] + max(node.shape[-2:], default=1) + node.size
+    blur = 4.0 * _sum_rounding(size, depth) * size.reshape(-1, 1, *node.shape) + smallest(size)
+    return coefficients, -inner(a, centre) - inner(abs(a), radius + blur)
 
 
 @quiet

@@ -104,7 +104,8 @@ def _supporting(xp: Any, points: Array, heights: Array, touch: Array, off: Array
         turned = chord_slope(xp, left[0], right[0], left[1], right[1])
         lowest = xp.argmin(heights - turned * points, axis=0)[None]
         found = tuple(xp.take_along_axis(x, lowest, axis=0)[0] for x in (points, heights))
-        to_left = found[0] <= touch
+        # The end itself stays on its side, where a chord of no width would have no slope.
+        to_left = (found[0] <= touch) & (found[0] < points[-1])
         left = tuple(xp.where(to_left, new, old) for new, old in zip(found, left, strict=True))
         right = tuple(xp.where(to_left, old, new) for new, old in zip(found, right, strict=True))
     steep = chord_slope(xp, left[0], right[0], left[1], right[1])

@@ -10,12 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 from ..arrays import array_namespace
 from ..graph import Array, Node
-from .arrays import defined, four_corners, quiet, same_batch, smallest, surely_finite, unit_roundoff
-from .convex import reciprocal_lines, require
+from .arrays import (
+    defined,
+    exact_where_whole,
+    four_corners,
+    outwards,
+    quiet,
+    same_batch,
+    smallest,
+    surely_finite,
+    unit_roundoff,
+)
+from .convex import require
+from .power import reciprocal_lines
 from .rule import Interval, Lines, OpRule
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from .lines import Line
 
@@ -33,24 +44,21 @@ def _mixed_planes(first: Plane, second: Plane, weight: Array | None) -> Plane:
     )
 
 
-def _settled_lines(xp: Any, below: Plane, above: Plane, bounds: Interval) -> Lines:
-    """The planes where all their coefficients are finite, elsewhere the constant bounds; one batch size throughout."""
+def _settled_lines(xp: Any, below: Plane, above: Plane, bounds: Callable[[], Interval]) -> Lines:
+    """The planes where all their coefficients are finite, elsewhere the constant bounds, worked out where that happens;
+    one batch size throughout."""
     settled = []
-    for plane, bound in zip((below, above), defined(*bounds), strict=True):
-        slopes, intercept, bound = _common(plane, bound)
+    for side, plane in enumerate((below, above)):
+        *slopes, intercept = same_batch((*plane[0], plane[1]))
         if not surely_finite(*slopes, intercept):
+            bound = defined(*bounds())[side]
             finite = xp.isfinite(intercept)
             for slope in slopes:
                 finite = finite & xp.isfinite(slope)
-            slopes = tuple(xp.where(finite, slope, 0.0) for slope in slopes)
+            slopes = [xp.where(finite, slope, 0.0) for slope in slopes]
             intercept = xp.where(finite, intercept, bound)
-        settled.append((slopes, intercept))
+        settled.append((tuple(slopes), intercept))
     return Lines(settled[0][0], settled[0][1], settled[1][0], settled[1][1])
-
-
-def _common(plane: Plane, bound: Array) -> tuple[tuple[Array, ...], Array, Array]:
-    *slopes, intercept, bound = same_batch((*plane[0], plane[1], bound))
-    return tuple(slopes), intercept, bound
 
 
 def _finite_ends(xp: Any, interval: Interval) -> tuple[Interval, Array | None]:
@@ -79,9 +87,26 @@ def _mul(node: Node, xs: Sequence[Array]) -> Array:
     return xs[0] * xs[1]
 
 
+def _with_sign_of_product(xp: Any, a: Interval, b: Interval, bounds: Interval) -> Interval:
+    """Bounds of a product or quotient, which is not negative where its factors' signs agree, nor positive where they
+    differ."""
+    zero = ((a[0] == 0) & (a[1] == 0)) | ((b[0] == 0) & (b[1] == 0))
+    agree = ((a[0] >= 0) & (b[0] >= 0)) | ((a[1] <= 0) & (b[1] <= 0)) | zero
+    differ = ((a[0] >= 0) & (b[1] <= 0)) | ((a[1] <= 0) & (b[0] >= 0)) | zero
+    low, high = bounds
+    return xp.where(agree, low.clip(0, None), low), xp.where(differ, high.clip(None, 0), high)
+
+
+def product_bounds(a: Interval, b: Interval) -> Interval:
+    """The range of the product of two intervals, rounded outwards; exact for whole numbers, not too large."""
+    xp = array_namespace(*a, *b)
+    bounds = _with_sign_of_product(xp, a, b, outwards(*four_corners(a, b), 1.0))
+    return exact_where_whole(bounds, a, b)
+
+
 @quiet
 def _mul_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
-    return four_corners(intervals[0], intervals[1])
+    return product_bounds(intervals[0], intervals[1])
 
 
 def product_planes(xp: Any, a: Interval, b: Interval, weight: Array | None) -> tuple[Plane, Plane]:
@@ -91,7 +116,9 @@ def product_planes(xp: Any, a: Interval, b: Interval, weight: Array | None) -> t
     bl``.
     """
     (al, au), (bl, bu) = a, b
-    outwards = 4.0 * unit_roundoff(al) * _extent(xp, a) * _extent(xp, b) + smallest(al)
+    first, second, tiny = _extent(xp, a), _extent(xp, b), smallest(al)
+    # Slopes of tiny factors may underflow.
+    outwards = 4.0 * unit_roundoff(al) * first * second + tiny * (1.0 + first + second)
     below = _mixed_planes(((bl, al), -al * bl), ((bu, au), -au * bu), weight)
     above = _mixed_planes(((bu, al), -al * bu), ((bl, au), -au * bl), weight)
     return (below[0], below[1] - outwards), (above[0], above[1] + outwards)
@@ -105,7 +132,7 @@ def _mul_relax(node: Node, intervals: Sequence[Interval], slope: Array | None = 
     below, above = product_planes(xp, a, b, 0.5 if slope is None else slope)
     for finite in (a_finite, b_finite):
         below, above = _where_finite(xp, finite, below), _where_finite(xp, finite, above)
-    return _settled_lines(xp, below, above, _mul_interval(node, intervals))
+    return _settled_lines(xp, below, above, lambda: _mul_interval(node, intervals))
 
 
 @quiet
@@ -133,7 +160,8 @@ def _div_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
             quotient = numerator / divisor
             corners.append(quotient if surely_finite(quotient) else xp.where(xp.isfinite(divisor), quotient, 0.0))
     p, q, r, s = corners
-    return xp.minimum(xp.minimum(p, q), xp.minimum(r, s)), xp.maximum(xp.maximum(p, q), xp.maximum(r, s))
+    bounds = xp.minimum(xp.minimum(p, q), xp.minimum(r, s)), xp.maximum(xp.maximum(p, q), xp.maximum(r, s))
+    return _with_sign_of_product(xp, a, b, outwards(*bounds, 1.0))
 
 
 @quiet
@@ -156,7 +184,7 @@ def _div_relax(node: Node, intervals: Sequence[Interval], slope: Array | None = 
     above = _through_line(xp, above, reciprocal_above, reciprocal_below, (low, high))
     for finite in (a_finite, divisor_finite):
         below, above = _where_finite(xp, finite, below), _where_finite(xp, finite, above)
-    return _settled_lines(xp, below, above, bounds)
+    return _settled_lines(xp, below, above, lambda: bounds)
 
 
 def _through_line(xp: Any, plane: Plane, same: Line, opposite: Line, divisor: Interval) -> Plane:
@@ -226,7 +254,7 @@ def _where_relax(node: Node, intervals: Sequence[Interval], slope: Array | None 
             for k, exact_holds, exact_fails in zip(plane[0], (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), strict=True)
         )
         planes.append((chosen, xp.where(holds | fails, 0.0, plane[1])))
-    return _settled_lines(xp, planes[0], planes[1], bounds)
+    return _settled_lines(xp, planes[0], planes[1], lambda: bounds)
 
 
 def _where_vjp(node: Node, xs: Sequence[Array], y: Array, gradient: Array) -> tuple[Array, ...]:

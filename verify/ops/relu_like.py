@@ -10,8 +10,10 @@ import math
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..arrays import array_namespace
-from .arrays import parameter, product, quiet, smallest, surely_finite, unit_roundoff
+from .arrays import outwards, parameter, product, quiet, smallest_subnormal, surely_finite, unit_roundoff
 from .lines import (
     Line,
     chord_slope,
@@ -43,12 +45,12 @@ def _triangle(lower: Array, upper: Array) -> tuple[Line, Array]:
     """The line above ReLU through both ends of a finite interval, and the width of the part that was bridged.
 
     The line is exact where the neuron is stable. Its slope is rounded up (but not over 1) and its intercept, too, so
-    that it is below neither end.
+    that it is below neither end, but for what underflows: the smallest subnormal number, times the width.
     """
     outwards = 1.0 + 2.0 * unit_roundoff(lower)
     positive, negative = upper.clip(0), lower.clip(None, 0)
     width = positive - negative
-    slope = (positive * outwards / width.clip(smallest(lower))).clip(None, 1.0)
+    slope = (positive * outwards / width.clip(smallest_subnormal(lower))).clip(None, 1.0)
     return (slope, slope * negative * -outwards), width
 
 
@@ -89,11 +91,13 @@ def _leaky_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
     lower, upper = intervals[0]
     xp = array_namespace(lower)
     alpha = parameter(node, "slope", lower)
-    at_lower = xp.where(lower > 0, lower, product(lower, alpha))
-    at_upper = xp.where(upper > 0, upper, product(upper, alpha))
-    kink_is_minimum = (alpha < 0) & (lower < 0) & (upper > 0)
-    low = xp.where(kink_is_minimum, 0.0, xp.minimum(at_lower, at_upper))
-    return low, xp.maximum(at_lower, at_upper)
+    bent_lower, bent_upper = product(lower.clip(None, 0), alpha), product(upper.clip(None, 0), alpha)
+    low, high = outwards(xp.minimum(bent_lower, bent_upper), xp.maximum(bent_lower, bent_upper), 1.0)
+    # The bent part has the sign of -alpha: positive arguments and a slope of zero leave it at 0.
+    low = xp.where((alpha <= 0) | (lower >= 0), low.clip(0, None), low)
+    high = xp.where((alpha >= 0) | (lower >= 0), high.clip(None, 0), high)
+    straight = xp.where(upper > 0, xp.maximum(high, upper), high)
+    return xp.where(lower > 0, lower, low), straight
 
 
 def _leaky_lines(xp: Any, node: Node, lower: Array, upper: Array, slope: Array | None) -> tuple[Line, Line]:
@@ -104,12 +108,14 @@ def _leaky_lines(xp: Any, node: Node, lower: Array, upper: Array, slope: Array |
     (relu_slope, relu_intercept), _ = _triangle(lower, upper)
     active, inactive = lower >= 0, upper <= 0
     bridge_slope = alpha + (1.0 - alpha) * relu_slope
-    outwards = padding(xp, lower, upper, abs(alpha) + abs(bridge_slope))
+    outwards = padding(xp, lower, upper, abs(alpha) + abs(bridge_slope)) + abs(1.0 - alpha) * smallest_subnormal(lower)
     convex = alpha <= 1
     bridge = (bridge_slope, (1.0 - alpha) * relu_intercept + xp.where(convex, outwards, -outwards))
     if slope is None:
         slope = xp.astype(upper > -lower, lower.dtype)
-    free_slope = alpha + (1.0 - alpha) * slope
+    # In this form the ends are met exactly, however large alpha is.
+    free_slope = alpha * (1.0 - slope) + slope
+    free_slope = xp.minimum(xp.maximum(free_slope, alpha.clip(None, 1.0)), alpha.clip(1.0, None))
     lines = []
     for takes_bridge in (~convex, convex):
         chosen = xp.where(takes_bridge, bridge[0], free_slope)
@@ -134,9 +140,18 @@ def _clip(node: Node, xs: Sequence[Array]) -> Array:
     return xs[0].clip(*_clip_ends(node))
 
 
+def _rounded_limit(value: float, x: Array, towards: float) -> float:
+    """A limit in the dtype of `x`, rounded up or down (to plus or minus infinity) if it is none of its numbers."""
+    dtype = np.dtype(str(x.dtype).removeprefix("torch.")).type
+    nearest = dtype(value)
+    beyond = float(nearest) > value if towards < 0 else float(nearest) < value
+    return float(np.nextafter(nearest, dtype(towards)) if beyond else nearest)
+
+
 def _clip_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
     low, high = intervals[0]
-    return _clip(node, [low]), _clip(node, [high])
+    down, up = ([_rounded_limit(end, low, side) for end in _clip_ends(node)] for side in (-math.inf, math.inf))
+    return low.clip(*down), high.clip(*up)
 
 
 def _clip_lines(xp: Any, node: Node, lower: Array, upper: Array, slope: Array | None) -> tuple[Line, Line]:
@@ -163,7 +178,7 @@ def _clip_lines(xp: Any, node: Node, lower: Array, upper: Array, slope: Array | 
         line_below(xp, steep_below, lower, upper, *points),
         line_above(xp, steep_above, lower, upper, *points),
     )
-    inside = (lower >= least) & (upper <= most)
+    inside = (lower >= _rounded_limit(least, lower, math.inf)) & (upper <= _rounded_limit(most, lower, -math.inf))
     below, above = ((xp.where(inside, 1.0, k), xp.where(inside, 0.0, c)) for k, c in lines)
     return below, above
 

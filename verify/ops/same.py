@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ..arrays import array_namespace
-from .arrays import quiet, same_batch, unit_roundoff
+from .arrays import quiet, same_batch, smallest, unit_roundoff
 from .rule import Interval, Lines, OpRule
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ def _same_relax(node: Node, intervals: Sequence[Interval], slope: Array | None =
     bounded = xp.isfinite(extent)
     # Rounded weights need not add up to one; where that could matter without bound, nothing is mixed.
     below, above = xp.where(bounded, slope, below), xp.where(bounded, slope, above)
-    blur = 2.0 * unit_roundoff(low) * xp.where(bounded & (slope > 0) & (slope < 1), extent, 0.0)
+    rounded = 2.0 * unit_roundoff(low) * extent + smallest(low)
+    blur = xp.where(bounded & (slope > 0) & (slope < 1), rounded, 0.0)
     return Lines((1.0 - below, below), -blur, (1.0 - above, above), blur)
 
 

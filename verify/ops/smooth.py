@@ -14,7 +14,7 @@ import numpy as np
 
 from ..arrays import array_namespace
 from ..graph import Array, Node
-from .arrays import quiet, unit_roundoff
+from .arrays import outwards, quiet, unit_roundoff, with_sign_of
 from .functions import erf, sigmoid
 from .lines import Line, chord_slope, line_above, unary_relaxation
 from .rule import Interval, OpRule
@@ -93,16 +93,27 @@ def _erf_curve(xp: Any, x: Array) -> tuple[Array, Array]:
     return erf(xp, x), (2.0 / math.sqrt(math.pi)) * xp.exp(-x * x)
 
 
-def _row(curve: Curve, function: Callable[[Any, Array], Array], centre_value: float, summary: str) -> OpRule:
+def _row(
+    curve: Curve,
+    function: Callable[[Any, Array], Array],
+    centre_value: float,
+    summary: str,
+    most: float = 1.0,
+) -> OpRule:
+    """The row of a function between ``2 centre_value - most`` and `most`."""
     touching = bent_touch(curve)
 
     @quiet
     def evaluate(node: Node, xs: Sequence[Array]) -> Array:
         return function(array_namespace(xs[0]), xs[0])
 
+    @quiet
     def interval(node: Node, intervals: Sequence[Interval]) -> Interval:
         lower, upper = intervals[0]
-        return evaluate(node, [lower]), evaluate(node, [upper])
+        low, high = outwards(evaluate(node, [lower]), evaluate(node, [upper]))
+        if centre_value == 0.0:
+            low, high = with_sign_of((lower, upper), (low, high))
+        return low.clip(2.0 * centre_value - most, None), high.clip(None, most)
 
     def lines(xp: Any, node: Node, lower: Array, upper: Array, slope: Array | None) -> tuple[Line, Line]:
         return bent_lines(xp, curve, touching, centre_value, lower, upper, slope)
@@ -125,7 +136,7 @@ ROWS: Mapping[str, OpRule] = MappingProxyType(
     {
         "Sigmoid": _row(_sigmoid_curve, sigmoid, 0.5, "1 / (1 + exp(-x))."),
         "Tanh": _row(_tanh_curve, lambda xp, x: xp.tanh(x), 0.0, "Hyperbolic tangent."),
-        "Arctan": _row(_arctan_curve, lambda xp, x: xp.atan(x), 0.0, "Inverse tangent."),
+        "Arctan": _row(_arctan_curve, lambda xp, x: xp.atan(x), 0.0, "Inverse tangent.", 1.5707964),
         "Erf": _row(_erf_curve, erf, 0.0, "Error function."),
     }
 )

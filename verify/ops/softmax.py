@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ..arrays import array_namespace
-from .arrays import defined, quiet, unit_roundoff
+from .arrays import defined, quiet, smallest, unit_roundoff
 from .functions import softplus
 from .rule import Interval, OpRule
 
@@ -44,7 +44,7 @@ def _log_softmax_interval(node: Node, intervals: Sequence[Interval]) -> Interval
         ends.append(-(1.0 + sign * roundoff) * softplus(xp, ahead))
     xp = array_namespace(lower)
     low, high = defined(ends[0], ends[1])
-    return low, high
+    return low - smallest(low), (high + smallest(high)).clip(None, 0)
 
 
 def _all_but_one(x: Array, axis: int) -> Array:

@@ -3,8 +3,8 @@
 How to add an operator
 ----------------------
 1. Choose the family file by the shape of the function (``linear``, ``take``, ``conv``, ``relu_like``,
-   ``piecewise``, ``steps``, ``convex``, ``smooth``, ``wave``, ``gelu``, ``product``, ``extremum``, ``same``,
-   ``softmax``, ``dynamic``) or begin a new one, with ``ROWS`` that are added below.
+   ``piecewise``, ``steps``, ``convex``, ``power``, ``smooth``, ``wave``, ``gelu``, ``product``, ``extremum``,
+   ``same``, ``softmax``, ``dynamic``) or begin a new one, with ``ROWS`` that are added below.
 2. Write ``evaluate`` and ``interval``. The interval must be exact or close to it, must accept infinite ends (answer
    infinite ends, never NaN) and raises `UndefinedOnRegion` where the operator has no value.
 3. A linear operator states a `LinearRule`: ``apply``, ``apply_linear``, ``magnitude``, ``adjoint``, ``bias``;
@@ -38,6 +38,7 @@ from . import (
     linear,
     matmul,
     piecewise,
+    power,
     product,
     relu_like,
     same,
@@ -64,6 +65,7 @@ OPERATORS: Mapping[str, OpRule] = MappingProxyType(
         **piecewise.ROWS,
         **steps.ROWS,
         **convex.ROWS,
+        **power.ROWS,
         **smooth.ROWS,
         **wave.ROWS,
         **gelu.ROWS,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..arrays import array_namespace
-from .arrays import quiet, unit_roundoff
+from .arrays import outwards, quiet, unit_roundoff
 from .convex import require
 from .functions import constant
 from .lines import Line, mirrored, unary_relaxation
@@ -40,10 +40,11 @@ def _reaches(xp: Any, lower: Array, upper: Array, phase: float) -> Array:
 
 
 def _wave_interval(xp: Any, lower: Array, upper: Array, function: Callable[[Array], Array], peak: float) -> Interval:
-    """Exact range of a sine or cosine with its maximum at `peak`."""
+    """The range of a sine or cosine with its maximum at `peak`, rounded outwards."""
     at_lower, at_upper = function(lower), function(upper)
-    low = xp.where(_reaches(xp, lower, upper, peak + math.pi), -1.0, xp.minimum(at_lower, at_upper))
-    return low, xp.where(_reaches(xp, lower, upper, peak), 1.0, xp.maximum(at_lower, at_upper))
+    low, high = outwards(xp.minimum(at_lower, at_upper), xp.maximum(at_lower, at_upper))
+    low = xp.where(_reaches(xp, lower, upper, peak + math.pi), -1.0, low.clip(-1.0, None))
+    return low, xp.where(_reaches(xp, lower, upper, peak), 1.0, high.clip(None, 1.0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,7 +228,7 @@ def _branch(xp: Any, node: Node, lower: Array, upper: Array) -> Array:
 def _tan_interval(node: Node, intervals: Sequence[Interval]) -> Interval:
     lower, upper = intervals[0]
     _branch(array_namespace(lower), node, lower, upper)
-    return _tan(node, [lower]), _tan(node, [upper])
+    return outwards(_tan(node, [lower]), _tan(node, [upper]))
 
 
 def _falling_tan(xp: Any, x: Array) -> tuple[Array, Array]:
