@@ -36,6 +36,9 @@ WIDE = 512
 """Entries up to which the norms of coefficients and of charges bound their product: on few entries that is little
 more."""
 
+EVEN = 64.0
+"""Entries of an even vector are at most so many times as large as others."""
+
 ACCURATE = 4.0
 """``a l + a (u - l)`` is off by few roundings of ``a u`` where the terms are at most so many times as large."""
 
@@ -46,6 +49,7 @@ class Charge:
 
     vector     ``[B or 1, n]``, finite.
     norm       its Euclidean norm ``[B or 1]``.
+    even       whether no entry is much larger than the others, so that norms are a good bound of products.
     infinite   1 where the charge is not finite, ``[B or 1, n]``: a coefficient other than zero there makes the charge
                infinite (and the bound minus infinity); None where it is finite everywhere.
     constant   ``[B or 1]``: for any coefficients.
@@ -53,6 +57,7 @@ class Charge:
 
     vector: Array
     norm: Array
+    even: bool
     infinite: Array | None
     constant: Array
 
@@ -70,16 +75,18 @@ class Charge:
         largest = xp.max(vector, axis=1)
         unit = xp.where(largest > 0, largest, 1.0)
         norm = 1.01 * unit * xp.sqrt(xp.sum((vector / unit[:, None]) ** 2, axis=1))
+        even = isinstance(vector, np.ndarray) and bool((largest <= EVEN * vector.min(axis=1)).all())
         # Squares of coefficients that underflow are off by less than the smallest normal number each.
         constant = constant + norm * (vector.shape[1] * smallest(vector)) ** 0.5
-        return cls(vector, norm, infinite, constant)
+        return cls(vector, norm, even, infinite, constant)
 
     def __add__(self, other: Charge) -> Charge:
         """The charge of coefficients that are charged for both."""
         infinite = self.infinite if other.infinite is None else other.infinite
         if self.infinite is not None and other.infinite is not None:
             infinite = array_namespace(self.infinite).maximum(self.infinite, other.infinite)
-        return Charge(self.vector + other.vector, self.norm + other.norm, infinite, self.constant + other.constant)
+        vector, constant = self.vector + other.vector, self.constant + other.constant
+        return Charge(vector, self.norm + other.norm, self.even and other.even, infinite, constant)
 
     @quiet
     def of(self, a: Array, index: Array | None = None) -> Array:
@@ -90,7 +97,7 @@ class Charge:
             norm = norm[index]
         if index is not None and constant.shape[0] > 1:
             constant = constant[index]
-        if a.shape[2] <= WIDE and isinstance(a, np.ndarray):
+        if self.even and a.shape[2] <= WIDE:
             # By Cauchy and Schwarz: one pass over the coefficients in place of three.
             total = np.sqrt(np.einsum("bsn,bsn->bs", a, a)) * norm[:, None]
         else:
@@ -113,7 +120,7 @@ class Charge:
             return x if x.shape[0] == 1 else x[here]
 
         infinite = None if self.infinite is None else cut(self.infinite)
-        return Charge(cut(self.vector), cut(self.norm), infinite, cut(self.constant))
+        return Charge(cut(self.vector), cut(self.norm), self.even, infinite, cut(self.constant))
 
 
 def _sums(sizes: Array, vector: Array, index: Array | None) -> Array:
@@ -322,7 +329,8 @@ def linear_charge(
     vector: Array | None = None
     fan_out = linear.sums(node)[1]
     if reaches and (fan_out > 1 or added or "scale" in node.params):
-        many = linear.sums(node)[0] >= MANY and not node.irregular and isinstance(like, np.ndarray)
+        weighted = "weight" in node.params or "matrix" in node.params
+        many = weighted and linear.sums(node)[0] >= MANY and not node.irregular and isinstance(like, np.ndarray)
         size = _root(node, linear, reaches) if many else _magnitude(node, linear, reaches)
         vector = rounding(reaches[0], fan_out + added) * size
     bias = linear.bias(node)

@@ -16,7 +16,7 @@ import numpy as np
 from ..arrays import array_namespace
 from ..ops import rule
 from ..ops.arrays import as_like, defined, quiet
-from ..rounding import WHOLE_BELOW, rounding, smallest
+from ..rounding import WHOLE_BELOW, element_type, rounding, smallest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,19 +55,36 @@ def node_interval(node: Node, operator: OpRule, intervals: Sequence[Interval]) -
 
 def _half_infinite(node: Node, operator: OpRule, linear: LinearRule, intervals: Sequence[Interval]) -> Interval:
     """An affine operator where some input is unbounded: entries that do not read it are finite, and rounded."""
+    terms = linear.sums(node)[0]
+    if node.op == "Scale":
+        return _scaled(node, linear, intervals, rounding(intervals[0][0], terms))
     lower, upper = operator.interval(node, intervals)
+    if node.op in _SUMS:
+        lower, upper = (
+            lower - _end_rounding(node, linear, intervals, 0),
+            upper + _end_rounding(node, linear, intervals, 1),
+        )
+        return _positive(node, linear, intervals, defined(lower, upper))
     xp = array_namespace(lower)
     reaches = [xp.maximum(abs(low), abs(high)) for low, high in intervals]
     size = linear.magnitude(node, [xp.where(xp.isfinite(reach), reach, 0.0) for reach in reaches])
     shift = linear.bias(node)
     if shift is not None:
         size = size + abs(as_like(shift, size))
-    terms = linear.sums(node)[0]
     off = 2.0 * rounding(size, terms) * size + terms * smallest(size)
     error = linear.parameter_error(node, reaches)
     if error is not None:
         off = off + error
     return lower - off, upper + off
+
+
+def _end_rounding(node: Node, linear: LinearRule, intervals: Sequence[Interval], side: int) -> Array:
+    """The allowance for a sum's lower (0) or upper end (1), which is a sum of ends itself; for infinite ones nothing."""
+    signs = node.attributes.get("signs", (1,))
+    ends = [abs(pair[side if sign > 0 else 1 - side]) for sign, pair in zip(signs, intervals, strict=True)]
+    xp = array_namespace(ends[0])
+    size = linear.magnitude(node, [xp.where(xp.isfinite(end), end, 0.0) for end in ends])
+    return rounding(size, linear.sums(node)[0]) * size
 
 
 def _affine(node: Node, linear: LinearRule, intervals: Sequence[Interval]) -> Interval:
@@ -91,11 +108,17 @@ def _affine(node: Node, linear: LinearRule, intervals: Sequence[Interval]) -> In
     lower, upper = centre - radius, centre + radius
     if node.op == "Add":
         lower, upper = _exact_where_whole(node, linear, intervals, (lower, upper))
-    if _sums_what_is_not_negative(node, intervals):
-        # Beside wide terms the allowance hides that the sum is positive, which a root or logarithm must know.
-        least = linear.apply(node, [low for low, _ in intervals])
-        lower = array_namespace(lower).maximum(lower, (1.0 - slack) * least)
-    return lower, upper
+    return _positive(node, linear, intervals, (lower, upper))
+
+
+def _positive(node: Node, linear: LinearRule, intervals: Sequence[Interval], bounds: Interval) -> Interval:
+    """The bounds of a sum of what is not negative, which is at least the sum of its lower ends: beside wide terms the
+    allowance would hide that it is positive, which a root or logarithm must know."""
+    if not _sums_what_is_not_negative(node, intervals):
+        return bounds
+    xp = array_namespace(bounds[0])
+    least = linear.apply(node, [low for low, _ in intervals]).clip(None, element_type(bounds[0].dtype).largest)
+    return xp.maximum(bounds[0], (1.0 - rounding(least, linear.sums(node)[0])) * least), bounds[1]
 
 
 def _parameter_error(node: Node, linear: LinearRule, intervals: Sequence[Interval]) -> Array | None:

@@ -50,7 +50,7 @@ def _triangle(lower: Array, upper: Array) -> tuple[Line, Array]:
     outwards = 1.0 + 2.0 * unit_roundoff(lower)
     positive, negative = upper.clip(0), lower.clip(None, 0)
     width = positive - negative
-    slope = (positive * outwards / width.clip(smallest_subnormal(lower))).clip(None, 1.0)
+    slope = (positive * outwards / array_namespace(width).where(width > 0, width, 1.0)).clip(None, 1.0)
     return (slope, slope * negative * -outwards), width
 
 
