@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .bounding.backward import Relaxed
     from .graph import Array
 
-__all__ = ["ArgumentError", "BoundsmithError", "LoadError", "UndefinedOnRegion", "UnsupportedError"]
+__all__ = ["ArgumentError", "BoundsmithError", "CrossedBounds", "LoadError", "UndefinedOnRegion", "UnsupportedError"]
 
 
 class ArgumentError(BoundsmithError, ValueError):
@@ -29,6 +29,16 @@ class LoadError(BoundsmithError):
 
 class UnsupportedError(BoundsmithError):
     """The input is understood but this version cannot solve it."""
+
+
+class CrossedBounds(BoundsmithError):
+    """A lower bound exceeds an upper one: an internal error, after which nothing is claimed."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"internal error: bounds of node {name!r} exclude every value (lower above upper), so that nothing is "
+            "claimed; please report it with the network"
+        )
 
 
 class UndefinedOnRegion(BoundsmithError):

@@ -39,10 +39,13 @@ class Witness:
     """A counterexample: one array per declared input and output tensor, as replayed on onnxruntime.
 
     `inputs` and `outputs` are tuples of ``(name, array)``; inputs have the dtype of the network, and lie in the box.
+    `over_reals` says whether the inputs violate the property over the reals, too, which the runtime's rounding may
+    hide or feign; None where that could not be told.
     """
 
     inputs: tuple[tuple[str, np.ndarray], ...]
     outputs: tuple[tuple[str, np.ndarray], ...]
+    over_reals: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -74,3 +77,16 @@ class Result:
     warnings: tuple[str, ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
     record: Record | None = None
+
+    @property
+    def statement(self) -> str:
+        """What the verdict says, of which arithmetic: `unsat` is a statement over the reals, `sat` one of a runtime."""
+        if self.verdict is Verdict.UNSAT:
+            return "over the reals, with the stored weights, no input in the region violates the property"
+        if self.verdict is not Verdict.SAT:
+            return "nothing is claimed"
+        exactly = None if self.witness is None else self.witness.over_reals
+        said = "in onnxruntime's floating-point arithmetic, the witness violates the property"
+        if exactly is None:
+            return f"{said}; whether it does over the reals was not told"
+        return f"{said}; over the reals it {'does, too' if exactly else 'does not'}"

@@ -19,7 +19,7 @@ from ..specs.element_types import require_real
 from ..specs.read import read_property
 from .arrays import choose_backend, out_of_memory_errors
 from .attack.replay import Replay
-from .errors import ArgumentError, UndefinedOnRegion
+from .errors import ArgumentError, CrossedBounds, UndefinedOnRegion
 from .falsify import attack_between, attack_for, first_attacks
 from .integers import exceeds_single, with_whole_numbers
 from .loading.network import Network, check_network, load
@@ -162,9 +162,17 @@ def _decide(
     except UndefinedOnRegion as error:
         log.undefined = str(error)
         verdict, witness = Verdict.UNKNOWN, None
+    except CrossedBounds as error:
+        log.warnings.append(str(error))
+        verdict, witness = Verdict.UNKNOWN, None
     except out_of_memory_errors():
         log.warnings.append("memory ran out; try a smaller --memory, or a machine with more")
         verdict, witness = Verdict.UNKNOWN, None
+    if witness is not None and witness.over_reals is False:
+        log.warnings.append(
+            "the witness violates the property in onnxruntime's floating-point arithmetic alone: over the reals, with the "
+            "stored weights, it does not"
+        )
     if log.undefined is not None and verdict not in (Verdict.SAT, Verdict.UNSAT):
         log.warnings.append(log.undefined)
     return log.result(verdict, witness, run.method or options.method, setting.backend)

@@ -36,6 +36,8 @@ def assignment_lines(witness: Witness) -> Iterator[str]:
 def story(result: dict[str, Any]) -> str:
     """The lines a person reads, drawn from the JSON object of a result alone."""
     lines = [f"{result['verdict']}: {result['sentence']} ({result['seconds']:.2f} s, {result['device']})"]
+    if result["verdict"] in ("sat", "unsat"):
+        lines.append(f"  {result['statement']}")
     if result["best_bound"] is not None:
         lines.append(f"  best bound {result['best_bound']}")
     lines.extend(f"  {phase['name']}: {phase['seconds']:.2f} s{_pace(phase)}" for phase in result["phases"])

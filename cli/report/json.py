@@ -54,6 +54,7 @@ def result_object(result: Result, options: Any, seconds: float) -> dict[str, Any
         "schema": RESULT_SCHEMA,
         "verdict": result.verdict.value,
         "sentence": result.verdict.sentence,
+        "statement": result.statement,
         "seconds": seconds,
         "witness": _witness_object(result),
         "best_bound": plain(result.best_bound),

@@ -9,8 +9,8 @@ import onnx
 import pytest
 from boundsmith.verify.errors import LoadError
 from boundsmith.verify.loading import load
-from boundsmith.verify.loading.folding import FOLDED_ONLY
 from boundsmith.verify.loading.evaluate import evaluate
+from boundsmith.verify.loading.folding import FOLDED_ONLY
 from boundsmith.verify.loading.forms import FORMS
 from boundsmith.verify.loading.lowering_table import LOWERINGS
 from onnx import defs, helper

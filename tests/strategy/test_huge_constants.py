@@ -93,7 +93,7 @@ def test_bounds_of_a_linear_network_have_a_row_for_every_box():
     graph = Graph((node("x", "Input", (), (2,)),), (0,), (0,))
     low = np.zeros((3, 2), np.float32)
     bound = row_bounds(relax(make_plan(graph), low, low + 1), np.ones((1, 1, 2), np.float32), low[:1, :1])
-    assert {x.shape[0] for x in (bound.coefficients, bound.constant, bound.lower, bound.magnitude)} == {3}
+    assert {x.shape[0] for x in (bound.coefficients, bound.constant, bound.lower, bound.lost)} == {3}
     assert bound.boxes(np.array([2])).lower.shape == (1, 1)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from ..integers import input_types
 from ..loading.runtime import ReplayError
 from ..result import Witness
+from .reals import violated_over_the_reals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,7 +88,11 @@ class Replay:
         flat = np.concatenate([np.asarray(y, dtype=np.float64).reshape(-1) for _, y in outputs])
         if not self._violates(group, printed, flat):
             return None
-        return Witness(_renamed(problem.property.inputs, inputs), _renamed(problem.property.outputs, outputs))
+        return Witness(
+            _renamed(problem.property.inputs, inputs),
+            _renamed(problem.property.outputs, outputs),
+            violated_over_the_reals(problem, printed, group),
+        )
 
     def _in_all_types(self, point: np.ndarray, group: int) -> np.ndarray:
         """The point in the coarsest element type that reads each free input: networks that share it see one number."""

@@ -16,7 +16,7 @@ from ..graph import Array, Graph
 from ..problem import flatten
 from .crown import Relaxed, relax, row_bounds
 from .forward import forward_bounds
-from .interval import interval_bounds
+from .interval import interval_bounds, ordered
 from .plan import Plan, make_plan
 
 if TYPE_CHECKING:
@@ -124,14 +124,15 @@ def bounds_of(
             first = array_namespace(low).concat([low, -high], axis=1)
             best = improved(state, _both_sides(count, lower), first, deadline=deadline, memory=memory)
             low, high = best[:, :count], -best[:, count:]
-        return OutputBounds(low, high, _unstable(plan, state.intervals))
+        output = plan.graph.nodes[plan.output]
+        return OutputBounds(*ordered(output, (low, high)), _unstable(plan, state.intervals))
     xp = array_namespace(lower)
     # An output that depends on no input has the same bounds in all boxes.
     low, high = (
         xp.broadcast_to(xp.reshape(end, (end.shape[0], -1)), (len(lower), plan.graph.nodes[plan.output].size))
         for end in every[plan.output]
     )
-    return OutputBounds(low, high, _unstable(plan, every))
+    return OutputBounds(*ordered(plan.graph.nodes[plan.output], (low, high)), _unstable(plan, every))
 
 
 def _plan(network: Network | Graph, like: Array) -> Plan:

@@ -105,8 +105,7 @@ class Charge:
         total = total + constant[:, None]
         if self.infinite is None:
             return total
-        xp = array_namespace(a)
-        return total + xp.where(_sums(abs(a), self.infinite, index) > 0, xp.inf, 0.0)
+        return array_namespace(a).where(_sums(abs(a), self.infinite, index) > 0, total + float("inf"), total)
 
     def of_rows(self, a: Array) -> Array:
         """The charges ``[R]`` of one row a box: coefficients ``[R, ...]``."""

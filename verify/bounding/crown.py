@@ -47,6 +47,7 @@ def relax(
     workers: Workers | None = None,
     started: Relaxed | None = None,
     light: bool = False,
+    constrained: bool = False,
 ) -> Relaxed:
     """Relax the graph on boxes ``[B, n]``.
 
@@ -54,7 +55,8 @@ def relax(
     without, interval bounds only (CROWN-IBP). `inherited` are bounds ``[B, size]`` of targets known from before, by
     node index. Raises `TimeUp` when the deadline passes and `UndefinedOnRegion` with its `partial` relaxation. Rows are
     shared among the threads of `workers`, if given. `started` (of the same plan and boxes, perhaps empty) is continued
-    in place, so that work which a deadline cut short is not lost.
+    in place, so that work which a deadline cut short is not lost. `constrained` says that `inherited` hold for a part of
+    the boxes alone, perhaps for none of their points; otherwise bounds that cross raise `CrossedBounds`.
     """
     nodes = plan.graph.nodes
     shape = nodes[plan.input].shape
@@ -83,10 +85,11 @@ def relax(
         if index in plan.targets:
             if inherited is not None and index in inherited:
                 known = tuple(end.reshape(-1, *node.shape) for end in inherited[index])
-                state.intervals[index] = intersect(state.intervals[index], (known[0], known[1]))
+                whole = None if constrained else node
+                state.intervals[index] = intersect(state.intervals[index], (known[0], known[1]), whole)
             if refine:
                 deadline.check()
-                refine_target(state, plan.targets[index], passes, ahead, deadline, budget, workers, light)
+                refine_target(state, plan.targets[index], passes, ahead, deadline, budget, workers, light, constrained)
     return state
 
 

@@ -64,7 +64,7 @@ def forward_bounds(plan: Plan, lower: Array, upper: Array) -> list[Interval]:
         interval = node_interval(node, rule(node.op), ranges)
         here = _through(node, inputs, ranges, interval, lower)
         lines.append(here)
-        intervals.append(intersect(interval, _range(here, lower, upper)))
+        intervals.append(intersect(interval, _range(here, lower, upper), node))
     return intervals
 
 

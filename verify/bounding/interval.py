@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..arrays import array_namespace
+from ..errors import CrossedBounds
 from ..ops import rule
 from ..ops.arrays import as_like, defined, quiet
 from ..rounding import WHOLE_BELOW, element_type, rounding, smallest
@@ -79,7 +80,7 @@ def _half_infinite(node: Node, operator: OpRule, linear: LinearRule, intervals: 
 
 
 def _end_rounding(node: Node, linear: LinearRule, intervals: Sequence[Interval], side: int) -> Array:
-    """The allowance for a sum's lower (0) or upper end (1), which is a sum of ends itself; for infinite ones nothing."""
+    """The allowance for a sum's lower (0) or upper end (1), which is a sum of ends; for infinite ones nothing."""
     signs = node.attributes.get("signs", (1,))
     ends = [abs(pair[side if sign > 0 else 1 - side]) for sign, pair in zip(signs, intervals, strict=True)]
     xp = array_namespace(ends[0])
@@ -156,7 +157,8 @@ def _scaled(node: Node, linear: LinearRule, intervals: Sequence[Interval], slack
     if "scale" in node.params:
         # A product of numbers other than zero may have underflowed.
         xp = array_namespace(lower)
-        added = added + xp.where((intervals[0][0] != 0) | (intervals[0][1] != 0), smallest(lower), 0.0)
+        read = (intervals[0][0] != 0) | (intervals[0][1] != 0)
+        added = added + smallest(lower) * xp.astype(read, lower.dtype)
     error = _parameter_error(node, linear, intervals)
     if error is not None:
         added = added + error
@@ -186,12 +188,21 @@ def _sums_what_is_not_negative(node: Node, intervals: Sequence[Interval]) -> boo
     return all(bool((low >= 0).all()) for low, _ in intervals)
 
 
-def intersect(first: Interval, second: Interval) -> Interval:
-    """The common part of two valid bounds of the same value; where rounding makes it empty, the hull of the crossed
-    ends."""
+def intersect(first: Interval, second: Interval, whole: Node | None = None) -> Interval:
+    """The common part of two bounds of the same value. Where it is empty, bounds under constraints that exclude each
+    other become the hull of the crossed ends; bounds of all values of a node (`whole`) raise `CrossedBounds`."""
     xp = array_namespace(first[0])
     lower, upper = xp.maximum(first[0], second[0]), xp.minimum(first[1], second[1])
+    if whole is not None:
+        return ordered(whole, (lower, upper))
     return xp.minimum(lower, upper), xp.maximum(lower, upper)
+
+
+def ordered(node: Node, bounds: Interval) -> Interval:
+    """The bounds of all values of a node. Raises `CrossedBounds` where a lower one exceeds an upper one."""
+    if bool((bounds[0] > bounds[1]).any()):
+        raise CrossedBounds(node.name)
+    return bounds
 
 
 def interval_bounds(graph: Graph, lower: Array, upper: Array) -> list[Interval]:

@@ -28,12 +28,12 @@ from . import crown
 from .backward import LinearBound, Relaxed, constants_rounding
 from .charges import ACCURATE, underflow
 from .compact import CLEARLY
-from .interval import intersect
+from .interval import intersect, ordered
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ..graph import Array
+    from ..graph import Array, Node
     from ..ops.rule import Interval, Lines
     from .compact import Affine, Compact
     from .plan import Plan
@@ -178,10 +178,10 @@ def _narrowed(
             values[index] = _range(exact if on_input else known, values)
         if index in inherited:
             low, high = inherited[index]
-            values[index] = intersect(values[index], (_boxes_last(low), _boxes_last(high)))
+            values[index] = intersect(values[index], (_boxes_last(low), _boxes_last(high)), node)
         if not on_input:
             deadline.check()
-            values[index] = _refined(state, exact, values[index], plan.targets[index].kinked)
+            values[index] = _refined(state, node, exact, values[index], plan.targets[index].kinked)
         if index in form.inputs:
             state.reaches[index] = _reach(values[index])
     if plan.output not in values:
@@ -301,7 +301,7 @@ def _lines_charge(
     return np.asarray(total)
 
 
-def _refined(state: Narrowed, affine: Affine, known: Interval, kinked: bool) -> Interval:
+def _refined(state: Narrowed, node: Node, affine: Affine, known: Interval, kinked: bool) -> Interval:
     """The bounds ``[size, B]`` of a target with those of backward passes for entries that need them."""
     low, high = known
     wanted = (low < 0) & (high > 0) if kinked else high > low
@@ -322,7 +322,7 @@ def _refined(state: Narrowed, affine: Affine, known: Interval, kinked: bool) -> 
         needed = wanted[where]
         below = np.where(needed, np.maximum(low[where], bound[:count]), low[where])
         above = np.where(needed, np.minimum(high[where], -bound[count:]), high[where])
-        low[where], high[where] = np.minimum(below, above), np.maximum(below, above)
+        low[where], high[where] = ordered(node, (below, above))
     return low, high
 
 

@@ -102,6 +102,7 @@ def refine(
     memory: MemoryBudget,
     workers: Workers | None,
     light: bool = False,
+    constrained: bool = False,
 ) -> None:
     """Bound a target's undecided entries and intersect `state.intervals` with the result.
 
@@ -118,7 +119,8 @@ def refine(
     low, high, mask, count = _undecided(state, target)
     alone = light and passes is not None and 0 < ahead.inputs <= LINES_ALONE
     if count and (alone or (target.kinked and _pays(ahead, state, count, memory))):
-        state.intervals[target.index] = intersect(state.intervals[target.index], ahead.range(target.index))
+        whole = None if constrained else node
+        state.intervals[target.index] = intersect(state.intervals[target.index], ahead.range(target.index), whole)
         before = count
         low, high, mask, count = _undecided(state, target)
         ahead.useful = before - count >= FORWARD_WHILE * before
@@ -143,8 +145,7 @@ def refine(
         bound(best, xp.stack([mask, mask], axis=1))
     # A sum that overflowed says nothing, even where it came out as plus infinity.
     best = xp.where(abs(best) < xp.inf, best, -xp.inf)
-    low, high = xp.maximum(low, best[:, 0]), xp.minimum(high, -best[:, 1])
-    low, high = xp.minimum(low, high), xp.maximum(low, high)
+    low, high = intersect((low, high), (best[:, 0], -best[:, 1]), None if constrained else node)
     state.intervals[target.index] = (low.reshape(batch, *node.shape), high.reshape(batch, *node.shape))
 
 

@@ -106,7 +106,9 @@ def renewed(layout: Layout, deadline: Deadline, memory: MemoryBudget | None, dom
         if index in base.intervals
     }
     try:
-        state = relax(plan, base.lower, base.upper, inherited=inherited, deadline=deadline, memory=memory)
+        state = relax(
+            plan, base.lower, base.upper, inherited=inherited, deadline=deadline, memory=memory, constrained=True
+        )
     except UndefinedOnRegion:
         # Bounds of a domain without unsafe points may contradict each other.
         return domains

@@ -117,7 +117,7 @@ def _renewed(
         index: (known[index][0].reshape(len(known[index][0]), -1), known[index][1].reshape(len(known[index][1]), -1))
         for index in plan.targets
     }
-    state = relax(plan, lower, upper, inherited=inherited, deadline=deadline, memory=memory)
+    state = relax(plan, lower, upper, inherited=inherited, deadline=deadline, memory=memory, constrained=True)
     return Base(
         plan, lower, upper, {index: intersect(pair, known[index]) for index, pair in enumerate(state.intervals)}
     )

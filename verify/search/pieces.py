@@ -49,7 +49,7 @@ def with_exact_pieces(base: Base, deadline: Deadline, memory: MemoryBudget) -> t
         for index, (low, high) in known.items()
         if index in plan.targets
     }
-    state = relax(plan, base.lower, base.upper, inherited=inherited, deadline=deadline, memory=memory)
+    state = relax(plan, base.lower, base.upper, inherited=inherited, deadline=deadline, memory=memory, constrained=True)
     intervals: Mapping[int, Interval] = {
         index: intersect(pair, known[index]) if index in known else pair for index, pair in enumerate(state.intervals)
     }
