@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ import numpy as np
 from .errors import UnsupportedError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .graph import Array, Graph, Node
 
 REST, ERROR = "_rest", "_error"
@@ -134,6 +137,25 @@ def choose_backend(device: str, dtype: str) -> Backend:
             )
         return Backend(dtype, "cuda")
     return Backend(dtype)
+
+
+@contextmanager
+def full_precision(like: Array) -> Iterator[None]:
+    """Products of torch tensors in their own element type for a while, as the allowance for rounding expects: without
+    TF32, bfloat16 passes or automatic casts, whatever the program around has chosen for training."""
+    if isinstance(like, np.ndarray):
+        yield
+        return
+    import torch
+
+    cudnn = torch.backends.cudnn
+    chosen = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(like.device.type, enabled=False), cudnn.flags(cudnn.enabled, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(chosen)
 
 
 def options_like(x: Array) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..specs.element_types import require_real
 from ..specs.read import read_property
-from .arrays import choose_backend, out_of_memory_errors
+from .arrays import choose_backend, full_precision, out_of_memory_errors
 from .attack.replay import Replay
 from .errors import ArgumentError, CrossedBounds, UndefinedOnRegion
 from .falsify import attack_between, attack_for, first_attacks
@@ -158,7 +158,8 @@ def _decide(
     log.count("uncertain inputs", job.uncertain)
     run = _Run(job)
     try:
-        verdict, witness = run.decide()
+        with full_precision(setting.lower):
+            verdict, witness = run.decide()
     except UndefinedOnRegion as error:
         log.undefined = str(error)
         verdict, witness = Verdict.UNKNOWN, None
@@ -170,8 +171,8 @@ def _decide(
         verdict, witness = Verdict.UNKNOWN, None
     if witness is not None and witness.over_reals is False:
         log.warnings.append(
-            "the witness violates the property in onnxruntime's floating-point arithmetic alone: over the reals, with the "
-            "stored weights, it does not"
+            "the witness violates the property in onnxruntime's floating-point arithmetic alone: over the reals, with "
+            "the stored weights, it does not"
         )
     if log.undefined is not None and verdict not in (Verdict.SAT, Verdict.UNSAT):
         log.warnings.append(log.undefined)

@@ -60,7 +60,7 @@ def as_dtype(x, dtype):
 
 
 def in_float64(state, plan):
-    """A relaxation with the same lines and bounds in float64, for a plan in float64; nothing is charged for rounding."""
+    """A relaxation with the same lines and bounds in float64, for a plan in float64; nothing is lost to rounding."""
     ends = state.lower.astype(np.float64), state.upper.astype(np.float64)
     if isinstance(state, Relaxed):
         steps = {index: Step(*as_dtype(tuple(step), np.float64)) for index, step in state.steps.items()}

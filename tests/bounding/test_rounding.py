@@ -6,23 +6,30 @@ a bound and the value, which is worked out in fractions.
 
 from __future__ import annotations
 
+import itertools
 from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
+from boundsmith.specs import Box
+from boundsmith.verify import load, verify
 from boundsmith.verify.arrays import Backend, to_numpy
-from boundsmith.verify.bounding import narrow
+from boundsmith.verify.bounding import crown, interval, narrow
 from boundsmith.verify.bounding.alpha_crown import alpha_crown
 from boundsmith.verify.bounding.api import METHODS, bounds_of
 from boundsmith.verify.bounding.plan import make_plan
-from boundsmith.verify.errors import UnsupportedError
+from boundsmith.verify.errors import CrossedBounds, UnsupportedError
 from boundsmith.verify.graph import Graph
+from boundsmith.verify.options import Options
+from boundsmith.verify.result import Verdict
 from boundsmith.verify.rounding import ELEMENT_TYPES, irregular, rounding, roundings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.networks import node
+from tests.onnx_files import random_layers, save_dense
+from tests.queries import query_of
 
 OURS = [method for method in METHODS if method != "auto-lirpa"]
 
@@ -65,7 +72,7 @@ def cancelling_weights(rng):
 def every_size(rng):
     """Weights and biases between 1e-4 and 1e4."""
     sizes = [3, *(int(rng.integers(3, 14)) for _ in range(rng.integers(1, 4))), 2]
-    weights = [signs(rng, b, a) * 10.0 ** rng.uniform(-4, 4, (b, a)) for a, b in zip(sizes, sizes[1:], strict=False)]
+    weights = [signs(rng, b, a) * 10.0 ** rng.uniform(-4, 4, (b, a)) for a, b in itertools.pairwise(sizes)]
     return weights, [signs(rng, len(w)) * 10.0 ** rng.uniform(-4, 4, len(w)) for w in weights]
 
 
@@ -220,3 +227,49 @@ def test_layers_whose_sums_round_the_same_way_are_told():
     tiny[3, 0] = 1.0
     assert irregular(tiny)
     assert not irregular(np.where(rng.random((50, 60)) < 0.5, random, 0).astype(np.float32))
+
+
+def test_precision_chosen_for_training_does_not_reach_bounds():
+    graph, point = made(cancelling_biases, 3)
+    own, ends = Backend("float32", "cpu").graph(graph), torch.from_numpy(point[None])
+    expected = bounds_of(own, ends, ends)
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = bounds_of(own, ends, ends)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    np.testing.assert_array_equal(to_numpy(found.lower), to_numpy(expected.lower))
+    np.testing.assert_array_equal(to_numpy(found.upper), to_numpy(expected.upper))
+
+
+@pytest.mark.parametrize("method", OURS)
+def test_bounds_keep_the_element_type(method):
+    """Float64 would hide what float32 takes, at twice the time."""
+    graph, point = made(every_size, 1)
+    width = np.float32(0.1)
+    found = bounds_of(Backend("float32").graph(graph), point[None] - width, point[None] + width, method)
+    assert found.lower.dtype == found.upper.dtype == np.float32
+
+
+def test_crossed_bounds_are_an_error_and_never_a_verdict(monkeypatch, tmp_path):
+    network = load(save_dense(tmp_path / "net.onnx", random_layers((3, 8, 8, 2), 0)))
+    right = interval.node_interval
+
+    def crossed(node_, operator, intervals):
+        low, high = right(node_, operator, intervals)
+        return (high + 1.0, low - 1.0) if node_.shape[-1] == 8 else (low, high)
+
+    monkeypatch.setattr(interval, "node_interval", crossed)
+    monkeypatch.setattr(crown, "node_interval", crossed)
+    # (Graphs of few entries have a relaxation of their own.)
+    monkeypatch.setattr(narrow, "_narrowed", lambda plan, form, ends, *_: crown.relax(plan, *ends))
+    box = Box(np.zeros(3), np.ones(3))
+    with pytest.raises(CrossedBounds, match="please report"):
+        bounds_of(network, np.zeros((1, 3), np.float32), np.ones((1, 3), np.float32), "crown")
+    asked = query_of(3, 2, [(box, [[1.0, 0.0]], [-100.0])])
+    result = verify(network, asked, timeout=5, options=Options(attack=False, method="input-split"))
+    assert result.verdict is Verdict.UNKNOWN
+    assert any("internal error" in warning for warning in result.warnings)

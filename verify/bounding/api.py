@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..arguments import region_of, require_choice
-from ..arrays import Backend, array_namespace, options_like, to_numpy
+from ..arrays import Backend, array_namespace, full_precision, options_like, to_numpy
 from ..budget import NEVER, Deadline, MemoryBudget
 from ..errors import ArgumentError
 from ..graph import Array, Graph
@@ -108,7 +108,13 @@ def bounds_of(
 
         low, high = auto_lirpa_bounds(network, to_numpy(lower), to_numpy(upper))
         return OutputBounds(low, high, ())
-    plan = _plan(network, lower)
+    with full_precision(lower):
+        return _bounds_of(_plan(network, lower), lower, upper, method, deadline, memory)
+
+
+def _bounds_of(
+    plan: Plan, lower: Array, upper: Array, method: str, deadline: Deadline, memory: MemoryBudget | None
+) -> OutputBounds:
     if method == "ibp":
         shape = plan.graph.nodes[plan.input].shape
         every = interval_bounds(plan.graph, lower.reshape(-1, *shape), upper.reshape(-1, *shape))

@@ -14,6 +14,7 @@ own: the next charged node pays for them (`rounding.FEW`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ from ..rounding import FEW, MANY, element_type, rounding, smallest, together
 from .interval import node_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from ..graph import Array, Graph, Node
     from ..kernels.relaxation import Step
@@ -36,7 +37,7 @@ WIDE = 512
 """Entries up to which the norms of coefficients and of charges bound their product: on few entries that is little
 more."""
 
-EVEN = 64.0
+EVEN = 500.0
 """Entries of an even vector are at most so many times as large as others."""
 
 ACCURATE = 4.0
@@ -237,9 +238,7 @@ class Charges:
         return node_interval(node, rule(node.op), [self._interval(source) for source in node.inputs])
 
     def _known(self, position: int) -> Interval | None:
-        if isinstance(self._intervals, (list, tuple)):
-            return self._intervals[position]
-        return self._intervals.get(position)
+        return self._intervals.get(position) if isinstance(self._intervals, Mapping) else self._intervals[position]
 
     def _whole(self, vector: Array) -> Array:
         """The vector ``[B or 1, n]`` as it is, or the largest of all boxes' ``[1, n]``."""

@@ -195,8 +195,8 @@ class BoxPass:
             tables = [piece.entries.pick(table[0]) for table in (charge.vector, charge.infinite) if table is not None]
             found = [table @ sizes for table in tables]
         else:
-            tables = patches.look_up(self._charge_table(run, position, charge), piece)
-            found = [_total(sizes, table) for table in tables]
+            windows_of = patches.look_up(self._charge_table(run, position, charge), piece)
+            found = [_total(sizes, table) for table in windows_of]
         run.lost += found[0] + charge.constant[0]
         if len(found) > 1:
             run.lost[found[1] > 0] = np.inf

@@ -19,7 +19,7 @@ from ..ops import rule
 from ..rounding import rounding, smallest
 from .backward import LinearBound, Relaxed, backward
 from .forward import ForwardLines
-from .interval import intersect, node_interval
+from .interval import intersect, node_interval, ordered
 from .refine import box_passes
 from .refine import refine as refine_target
 
@@ -55,8 +55,8 @@ def relax(
     without, interval bounds only (CROWN-IBP). `inherited` are bounds ``[B, size]`` of targets known from before, by
     node index. Raises `TimeUp` when the deadline passes and `UndefinedOnRegion` with its `partial` relaxation. Rows are
     shared among the threads of `workers`, if given. `started` (of the same plan and boxes, perhaps empty) is continued
-    in place, so that work which a deadline cut short is not lost. `constrained` says that `inherited` hold for a part of
-    the boxes alone, perhaps for none of their points; otherwise bounds that cross raise `CrossedBounds`.
+    in place, so that work which a deadline cut short is not lost. `constrained` says that `inherited` hold for a part
+    of the boxes alone, perhaps for none of their points; otherwise bounds that cross raise `CrossedBounds`.
     """
     nodes = plan.graph.nodes
     shape = nodes[plan.input].shape
@@ -90,6 +90,8 @@ def relax(
             if refine:
                 deadline.check()
                 refine_target(state, plan.targets[index], passes, ahead, deadline, budget, workers, light, constrained)
+        if not constrained and isinstance(lower, np.ndarray) and (index in plan.targets or index == plan.output):
+            ordered(node, state.intervals[index])
     return state
 
 

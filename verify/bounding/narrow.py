@@ -23,7 +23,7 @@ from ..budget import NEVER, Deadline, MemoryBudget
 from ..errors import UndefinedOnRegion
 from ..ops import rule
 from ..ops.arrays import defined, product
-from ..rounding import FEW, element_type, rounding, smallest, unit_roundoff
+from ..rounding import FEW, element_type, rounding, smallest, unit_roundoff, worst_case
 from . import crown
 from .backward import LinearBound, Relaxed, constants_rounding
 from .charges import ACCURATE, underflow
@@ -207,7 +207,7 @@ def _range(affine: Affine, values: Mapping[int, Interval]) -> Interval:
         return low[places], high[places]
     some = next(iter(values.values()))[0]
     terms = 1 + sum(part.matrix.shape[1] for part in affine.parts)
-    slack = rounding(some, terms)
+    slack = rounding(some, worst_case(terms))
     centre = np.zeros((affine.size, some.shape[1]), some.dtype)
     radius = np.zeros_like(centre)
     for source, entries, matrix, sizes, cancels in affine.parts:
@@ -219,7 +219,7 @@ def _range(affine: Affine, values: Mapping[int, Interval]) -> Interval:
         else:
             radius += _times(abs(matrix), 0.5 * (high - low) + rounded)
         centre += _times(matrix, middle)
-    if affine.bias is not None:
+    if affine.bias is not None and affine.bias_sizes is not None:
         radius += slack * affine.bias_sizes[:, None]
         centre += affine.bias[:, None]
     radius += slack * abs(centre)
@@ -231,10 +231,10 @@ def _underflow(affine: Affine, values: Mapping[int, Interval], nothing: np.ndarr
     """What products may have lost, also where all of them seem to be 0 (`nothing`), unless they are of a zero."""
     if not nothing.any():
         return lost
-    at_work = ~nothing
+    at_work: np.ndarray = ~nothing
     for source, entries, _, sizes, _ in affine.parts:
         low, high = (end[entries] for end in values[source])
-        at_work = at_work | (_times(sizes > 0, (low != 0) | (high != 0)) > 0)
+        at_work |= _times(sizes > 0, (low != 0) | (high != 0)) > 0
     return np.where(at_work, lost, 0).astype(values[affine.parts[0].node][0].dtype) if affine.parts else 0.0
 
 
@@ -255,14 +255,17 @@ def _charge(affine: Affine, state: Narrowed) -> np.ndarray | None:
         return element_type(reach.dtype).unit * (FEW + merged) * reach
     like = state.lower
     total = np.zeros((affine.size, like.shape[0]), dtype=like.dtype)
-    tiny = smallest(like) * (affine.size + merged)
+    # (Underflow: of coefficients, which multiply values, and of constants; once for each of them is enough.)
+    tiny = smallest(like) * (affine.size + merged) * affine.size
+    lost: np.ndarray | float = tiny
     for source, entries, _, sizes, _ in affine.parts:
         reach = np.where(sizes.any(axis=0)[:, None], state.reaches[source][entries], 0)
         # (Where a value is unbounded, so is what reads it: no coefficient underflows on the way there alone.)
         bounded = np.where(np.isfinite(reach), reach, 0)
-        total += _times(sizes, reach) + tiny / affine.size * bounded.sum(axis=0)
-    total *= rounding(like, affine.size + merged)
-    total += tiny
+        total += _times(sizes, reach)
+        lost = lost + tiny * bounded.sum(axis=0)
+    total *= rounding(like, worst_case(affine.size + merged))
+    total += lost / affine.size
     if affine.bias_sizes is not None:
         total += rounding(like, affine.size) * affine.bias_sizes[:, None]
     return total

@@ -49,8 +49,7 @@ def carry(family: Family, chosen: Chosen) -> tuple[tuple[Array, ...], Array | No
     xp = array_namespace(a)
     if chosen.lower is chosen.upper:
         slopes, intercept = chosen.lower.slopes, chosen.lower.intercept
-        constant, size = (None, None) if intercept is None else _total(a * intercept)
-        return tuple(a * slope for slope in slopes), constant, size
+        return tuple(a * slope for slope in slopes), *((None, None) if intercept is None else _total(a * intercept))
     negative = xp.clip(a, None, 0)
     positive = a - negative
     total: Array | None = None

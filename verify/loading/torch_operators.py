@@ -58,8 +58,10 @@ def _add(call: AtenCall, op_type: str) -> Value:
         raise LoweringError("its alpha is not 1")
     if factor != 1:
         factor = _number(call, "alpha", 1.0) if isinstance(factor, float) else factor
-        known = b.astype(np.float64) if isinstance(b, np.ndarray) else b
-        b = call.builder.affine(b, float(factor)) if isinstance(b, Variable) else known * factor
+        if isinstance(b, Variable):
+            b = call.builder.affine(b, float(factor))
+        else:
+            b = (b.astype(np.float64) if isinstance(b, np.ndarray) else b) * factor
     return call.onnx("Add" if op_type == "add" else "Sub", call.operand(first), b)
 
 
