@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -51,6 +51,13 @@ Minima = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 """What `LinearBound` holds, boxes last: coefficients ``[n, S, B]``, constants, minima and losses ``[S, B]``."""
 
 
+class _Charge(NamedTuple):
+    """What rounding may take: for each coefficient ``[size, B]``, and from any ``[B]``."""
+
+    vector: np.ndarray
+    constant: np.ndarray
+
+
 @dataclass(frozen=True, eq=False)
 class _Step:
     """A relaxation: slopes below and their distance to those above, one array ``[size, B]`` an input, and intercepts
@@ -65,12 +72,12 @@ class _Step:
     below: np.ndarray | None
     above: np.ndarray | None
     charge: np.ndarray | None
-    charges: tuple[np.ndarray | None, ...]
+    charges: tuple[_Charge | None, ...]
 
     def at(self, boxes: np.ndarray | slice) -> _Step:
         """The relaxation on some of the boxes."""
         below, above, charge = (None if x is None else x[:, boxes] for x in (self.below, self.above, self.charge))
-        charges = tuple(None if x is None else x[:, boxes] for x in self.charges)
+        charges = tuple(None if x is None else _Charge(x.vector[:, boxes], x.constant[boxes]) for x in self.charges)
         slopes, spread = (tuple(x[:, boxes] for x in side) for side in (self.slopes, self.spread))
         return _Step(slopes, spread, below, above, charge, charges)
 
@@ -231,7 +238,7 @@ def _underflow(affine: Affine, values: Mapping[int, Interval], nothing: np.ndarr
     """What products may have lost, also where all of them seem to be 0 (`nothing`), unless they are of a zero."""
     if not nothing.any():
         return lost
-    at_work: np.ndarray = ~nothing
+    at_work = nothing == 0
     for source, entries, _, sizes, _ in affine.parts:
         low, high = (end[entries] for end in values[source])
         at_work |= _times(sizes > 0, (low != 0) | (high != 0)) > 0
@@ -243,35 +250,35 @@ def _reach(values: Interval) -> np.ndarray:
     return np.maximum(abs(values[0]), abs(values[1]))
 
 
-def _charge(affine: Affine, state: Narrowed) -> np.ndarray | None:
-    """What rounding may take for each coefficient ``[size, B]`` that goes back through an affine function, as
-    `charges.linear_charge`; None where it only picks entries that nothing else reads."""
+def _charge(affine: Affine, state: Narrowed) -> _Charge | None:
+    """What rounding may take from coefficients that go back through an affine function, as `charges.linear_charge`;
+    None where it only picks entries that nothing else reads."""
     merged = sum(state.form.readers.get(part.node, 1) for part in affine.parts)
     if affine.picked is not None:
         if merged <= 1:
             return None
         source, places = affine.picked
         reach = state.reaches[source][places]
-        return element_type(reach.dtype).unit * (FEW + merged) * reach
+        return _Charge(element_type(reach.dtype).unit * (FEW + merged) * reach, np.zeros_like(reach[0]))
     like = state.lower
     total = np.zeros((affine.size, like.shape[0]), dtype=like.dtype)
-    # (Underflow: of coefficients, which multiply values, and of constants; once for each of them is enough.)
-    tiny = smallest(like) * (affine.size + merged) * affine.size
-    lost: np.ndarray | float = tiny
+    # (Underflow: of coefficients, which multiply values, and of constants.)
+    tiny = smallest(like) * (affine.size + merged)
+    constant = np.full(like.shape[0], tiny, dtype=like.dtype)
     for source, entries, _, sizes, _ in affine.parts:
-        reach = np.where(sizes.any(axis=0)[:, None], state.reaches[source][entries], 0)
+        used = np.asarray(sizes.any(axis=0))
+        reach = np.where(used[:, None], state.reaches[source][entries], 0)
         # (Where a value is unbounded, so is what reads it: no coefficient underflows on the way there alone.)
         bounded = np.where(np.isfinite(reach), reach, 0)
         total += _times(sizes, reach)
-        lost = lost + tiny * bounded.sum(axis=0)
+        constant += tiny * bounded.sum(axis=0)
     total *= rounding(like, worst_case(affine.size + merged))
-    total += lost / affine.size
     if affine.bias_sizes is not None:
         total += rounding(like, affine.size) * affine.bias_sizes[:, None]
-    return total
+    return _Charge(total, constant)
 
 
-def _prepared(lines: Lines, batch: int, charges: tuple[np.ndarray | None, ...], reaches: list[np.ndarray]) -> _Step:
+def _prepared(lines: Lines, batch: int, charges: tuple[_Charge | None, ...], reaches: list[np.ndarray]) -> _Step:
     """A relaxation with boxes last."""
 
     def intercept(x: np.ndarray) -> np.ndarray | None:
@@ -361,12 +368,12 @@ def _backward(state: Narrowed, affine: Affine, rows: np.ndarray, constant: np.nd
         nonlocal total, sizes
         total, sizes = total + part, sizes + abs(part)
 
-    def arrive(through: Affine, a: np.ndarray, charge: np.ndarray | None) -> None:
+    def arrive(through: Affine, a: np.ndarray, charge: _Charge | None) -> None:
         nonlocal lost
         size, count, boxes = a.shape
         flat = a.reshape(size, -1)
         if charge is not None:
-            lost = lost + _charged(a, charge)
+            lost = lost + _charged(a, charge.vector) + charge.constant
         if through.bias is not None:
             add(_times(through.bias[None], flat).reshape(count, boxes))
         for source, entries, matrix, *_ in through.parts:
