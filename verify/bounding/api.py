@@ -14,6 +14,7 @@ from ..budget import NEVER, Deadline, MemoryBudget
 from ..errors import ArgumentError
 from ..graph import Array, Graph
 from ..problem import flatten
+from ..rounding import ELEMENT_TYPES
 from .crown import Relaxed, relax, row_bounds
 from .forward import forward_bounds
 from .interval import interval_bounds, ordered
@@ -142,10 +143,13 @@ def _bounds_of(
 
 
 def _plan(network: Network | Graph, like: Array) -> Plan:
-    """The plan of a network's graph with flat input and output, and with stored parameters in the dtype of `like`."""
+    """The plan of a network's graph with flat input and output, and with stored parameters in the library, dtype and
+    device of `like`."""
     graph = flatten(network if isinstance(network, Graph) else network.graph)
     dtype = str(like.dtype).removeprefix("torch.")
-    return make_plan(Backend(dtype).graph(graph) if dtype in ("float32", "float64") else graph)
+    if dtype not in ELEMENT_TYPES:
+        return make_plan(graph)
+    return make_plan(Backend(dtype, None if isinstance(like, np.ndarray) else str(like.device)).graph(graph))
 
 
 def _elements(x: Array) -> int:
