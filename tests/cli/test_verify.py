@@ -103,7 +103,8 @@ def test_names_and_counts_of_a_result_are_words_of_one_line() -> None:
     result = Result(Verdict.SAT, witness, phases=(Phase("input split", 0.05, 1), Phase("milp", 0.05, 2)))
     assert answer(result) == "sat\nin\\nput float32 [1]\n1.0"
     lines = story(result_object(result, {}, 0.1)).splitlines()
-    assert lines[1:] == ["  input split: 0.05 s, 1 domain", "  milp: 0.05 s, 2 domains"]
+    assert "the witness violates the property" in lines[1]
+    assert lines[2:] == ["  input split: 0.05 s, 1 domain", "  milp: 0.05 s, 2 domains"]
 
 
 def test_results_file_has_the_competitions_form(tmp_path: Path, network: Path, safe: Path, unsafe: Path) -> None:
