@@ -26,6 +26,21 @@ def test_examples_print_what_the_readme_shows(monkeypatch) -> None:
         assert len(printed.splitlines()) == len(output.splitlines())
 
 
+def test_what_stderr_tells_is_what_the_readme_shows(monkeypatch) -> None:
+    """All but the seconds."""
+    monkeypatch.chdir(ROOT)
+    examples = re.findall(r"```\n\$ boundsmith (.*)\n", README)
+    told = [CliRunner().invoke(cli, shlex.split(arguments)).stderr for arguments in examples]
+    (block,) = re.findall(r"```\n(unsat: (?:.*\n)*?)```", README)
+    assert without_seconds(told[0]) == without_seconds(block)
+    (remark,) = re.findall(r"Here stderr adds: `([^`]*)`", README)
+    assert " ".join(remark.split()) in told[1]
+
+
+def without_seconds(text: str) -> str:
+    return re.sub(r"[0-9.]+ s\b", "s", text)
+
+
 def test_the_table_names_every_command() -> None:
     assert set(re.findall(r"^\| `boundsmith (\w+)", README, re.MULTILINE)) == set(COMMANDS)
 
