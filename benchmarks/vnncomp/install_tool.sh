@@ -9,5 +9,5 @@ if [ "${1:-}" != v1 ]; then
 fi
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 "${BOUNDSMITH_PYTHON:-python3}" -m venv "$root/.venv-vnncomp"
-"$root/.venv-vnncomp/bin/python" -m pip install --quiet "$root"
+"$root/.venv-vnncomp/bin/python" -m pip install --quiet -c "$root/constraints.txt" "$root"
 "$root/.venv-vnncomp/bin/boundsmith" doctor

@@ -58,8 +58,9 @@ def command(
     Each finished instance is appended to RUN/results.jsonl at once, so a run may be killed at any moment and continued
     with --resume. At the end: RUN/results.csv, summary.txt, summary.json and cactus.png.
 
-    Every counterexample is replayed with onnxruntime, apart from the process that found it. Ends with status 1 if an
-    answer is wrong or every instance ended in an error; with --check-only, if any file fails.
+    Every counterexample is replayed with onnxruntime, apart from the process that found it; a sat that cannot be
+    replayed is unconfirmed. Ends with status 1 if an answer is wrong or every instance ended in an error; with
+    --check-only, if any file fails.
 
     \b
     Example:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 DOCTOR_SCHEMA = "boundsmith.doctor/1"
 
 REQUIRED = ("boundsmith", "numpy", "scipy", "array-api-compat", "onnx", "onnxruntime", "torch", "click", "rich")
-SOLVERS = {"highspy": "LP and MILP", "z3-solver": "SMT", "clarabel": "SDP", "scs": "large SDP", "cvxpy": "modelling"}
+SOLVERS = {"highspy": "linear and mixed-integer programmes"}
 OPTIONAL = {"auto_LiRPA": "bounds --engine auto-lirpa", "matplotlib": "plots of bench"}
 
 

@@ -99,8 +99,9 @@ def command(
 ) -> None:
     """Decide QUERY, a VNN-LIB 1.0 or 2.0 file (plain or .gz), about the given networks.
 
-    The first line of stdout is the verdict: unsat (no input violates the property), sat (followed by an input that
-    does, and the outputs it gives), unknown or timed-out. Everything else goes to stderr.
+    The first line of stdout is the verdict: unsat (over the reals, no input violates the property), sat (followed by
+    an input that does in onnxruntime, and the outputs it gives there), unknown or timed-out. Everything else goes to
+    stderr, also whether the input violates the property over the reals, too.
 
     Ends with status 0 (or as --exit-status says); 2 without a verdict, after bad input; 3 if the verdict was given, but
     a file that was asked for could not be written; 130 after Ctrl-C, with the verdict unknown and the best bound so

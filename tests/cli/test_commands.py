@@ -93,7 +93,10 @@ def test_doctor_reports_what_is_there_and_what_is_not(tmp_path: Path, monkeypatc
     ended = CliRunner().invoke(cli, ["doctor", "--json", str(file)])
     assert ended.exit_code == 0
     assert "no-such-package is missing" in ended.stdout
-    assert json.loads(file.read_text())["required"]["numpy"] == np.__version__
+    found = json.loads(file.read_text())
+    assert found["required"]["numpy"] == np.__version__
+    assert set(found["solvers"]) == {"highspy"}  # nothing that no module calls
+    assert "highspy" in ended.stdout
 
 
 def test_inspect_lists_layers_and_parameters(tmp_path: Path) -> None:
