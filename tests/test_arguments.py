@@ -111,7 +111,7 @@ POINTS = np.linspace(-1, 1, 15, dtype=np.float32).reshape(5, 3)
 
 def same(made, expected):
     for a, b in zip(made, expected, strict=True):
-        np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["ibp", "crown"])

@@ -1,4 +1,4 @@
-"""Which statement a verdict makes: `unsat` is one over the reals, `sat` one of a runtime's floating-point arithmetic."""
+"""Which statement a verdict makes: `unsat` is one over the reals, `sat` one of a runtime's arithmetic."""
 
 from __future__ import annotations
 
