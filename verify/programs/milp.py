@@ -189,7 +189,7 @@ class _Run:
         if self.by_highs and status == "unsat":
             warnings = (
                 f"{self.by_highs} of {self.clauses} clauses are refuted by lower bounds of HiGHS: its tolerance is "
-                f"{TOLERANCE:g} a row, and each bound exceeds what missing all rows by it could reach, but this is no proof",
+                f"{TOLERANCE:g} a row, and each bound exceeds what missing rows by it may reach, but this is no proof",
             )
         return MilpReport(status, witness, reason, warnings, self.bound, self.closed, self.clauses, self.nodes)
 
@@ -205,12 +205,16 @@ class _Run:
         except TimeUp:
             return self.report("timeout", "the deadline passed while a programme was built")
         # First any unsafe point; if the runtime does not confirm it, the one farthest inside the unsafe set.
+        found = False
         for target in (0.0, -np.inf):
             solution = solve_integer(
                 program, self.deadline, threads=self.threads, target=target, memory=self.child_memory
             )
             self.nodes += solution.nodes
+            if found and solution.status == "infeasible":
+                return self.report("unknown", "HiGHS found a point of a programme that it then called infeasible")
             if solution.values is not None and solution.objective <= margin:
+                found = True
                 witness = self._checked(np.clip(solution.values[:inputs], task.lower, task.upper), task)
                 if witness is not None:
                     return self.report("sat", "", witness)
@@ -221,7 +225,8 @@ class _Run:
                 return None
             if solution.status != "target":
                 break
-        self._note(max(task.floor, solution.dual_bound))
+        known = -np.inf if solution.status == "infeasible" or margin == np.inf else solution.dual_bound - margin
+        self._note(max(task.floor, known))
         return self._undecided(solution)
 
     def _undecided(self, solution: Solution) -> MilpReport:
@@ -230,6 +235,8 @@ class _Run:
             return self.report(status, f"HiGHS did not finish: {solution.message}")
         if solution.status == "failed":
             return self.report("unknown", solution.message)
+        if solution.status == "infeasible":
+            return self.report("unknown", "the terms of a programme's rows are too large for HiGHS's tolerances")
         if solution.objective <= 0.0:
             return self.report("unknown", "the runtime does not confirm the unsafe point that HiGHS found")
         return self.report("unknown", "the least value of a clause is within HiGHS's tolerances of 0")
@@ -240,8 +247,8 @@ class _Run:
         roles = roles_of(self.graph, task.intervals)[1]
         if self.wired is None or self.wired[0] != task.group:
             self.wired = (task.group, wire(self.graph, roles, self.deadline))
-        margin = MARGIN * (1.0 + _scale(self.graph, task)) + reach_of_tolerances(
-            self.wired[1], roles, task.lower, task.upper, task.rows, task.offsets, SPARE * TOLERANCE
+        margin = MARGIN * (1.0 + _scale(self.graph, task)) + SPARE * reach_of_tolerances(
+            self.wired[1], roles, task.lower, task.upper, task.rows, task.offsets, TOLERANCE
         )
         model = encode(
             self.graph,

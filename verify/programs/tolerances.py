@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..ops.arrays import product
 from ..rounding import ELEMENT_TYPES, roundings
 from .facets import choices
 from .wiring import substitute
@@ -35,7 +36,8 @@ def reach_of_tolerances(
     tolerance: float,
 ) -> float:
     """How much, at most, the largest of ``rows y - offsets`` may be off on the box, where the programme's rows and
-    bounds are missed by `tolerance` and its coefficients are rounded to float64 (first order)."""
+    bounds are missed by `tolerance` and its coefficients are rounded to float64 (first order); infinite where rounding
+    may miss a row by more than that."""
     size = _sizes(wiring, roles, lower, upper)
     matrix, constant = substitute(wiring, wiring.graph.outputs[0], rows)
     magnitude = abs(matrix)
@@ -54,7 +56,7 @@ def reach_of_tolerances(
             position = links.position[used]
             back = (here * slope)[used]
             missed = _missed(links.matrix[position], abs(links.constant[position]), size, tolerance)
-            total += float((back * missed).sum())
+            total += float(product(back, missed).sum())
             gain = gain + back @ abs(links.matrix[position])
     return total + tolerance * float(gain[: len(lower)].sum())
 
@@ -71,13 +73,14 @@ def _sizes(wiring: Wiring, roles: Mapping[int, Role], lower: np.ndarray, upper: 
 
 
 def _missed(matrix: Any, constant: np.ndarray, size: np.ndarray, tolerance: float) -> np.ndarray:
-    """By how much rows ``[R]`` may be missed: the tolerance, rounding of their terms, and what is left out of them."""
+    """By how much rows ``[R]`` may be missed: the tolerance, rounding of their terms (if that is not less, there is no
+    telling), and what is left out of them."""
     terms = int(np.diff(matrix.indptr).max(initial=0)) + 1
     magnitude = abs(matrix)
     small = magnitude.copy()
     small.data = np.where(small.data <= SMALL, small.data, 0.0)
-    unit = ELEMENT_TYPES["float64"].unit * roundings(terms)
-    return tolerance + unit * (magnitude @ size + constant) + small @ size
+    rounded = ELEMENT_TYPES["float64"].unit * roundings(terms) * (magnitude @ size + constant)
+    return np.where(rounded <= tolerance, tolerance + rounded + small @ size, np.inf)
 
 
 def _slopes(wiring: Wiring, role: Role) -> np.ndarray:
