@@ -1,4 +1,4 @@
-"""The small inputs of ``../shared/cases`` that once showed a fault, and what is right (skipped where they are absent)."""
+"""The small inputs of ``../shared/cases`` that showed a fault, and what is right; skipped where they are absent."""
 
 from __future__ import annotations
 
