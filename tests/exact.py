@@ -14,6 +14,9 @@ from onnx.helper import get_attribute_value
 _DIGITS = 80
 """Of what is irrational: roots and exponentials."""
 
+_PLACES = 100
+"""Digits behind the point that values of smooth functions keep, so that fractions stay short."""
+
 
 def fractions(array):
     """An array of floats or integers as one of fractions."""
@@ -31,6 +34,13 @@ def exponential(x):
 def root(x):
     shifted = x * 10 ** (2 * _DIGITS)
     return Fraction(math.isqrt(shifted.numerator // shifted.denominator), 10**_DIGITS)
+
+
+def sigmoid(x):
+    """The logistic function, to 100 digits behind the point."""
+    if abs(x) > 300:
+        return Fraction(int(x > 0))
+    return Fraction(round(10**_PLACES / (1 + exponential(-x))), 10**_PLACES)
 
 
 def entrywise(function, *arrays):
@@ -77,6 +87,10 @@ def _run(op, values, attributes):
             )
         case "Relu":
             return entrywise(_relu, first)
+        case "Sigmoid":
+            return entrywise(sigmoid, first)
+        case "Tanh":
+            return entrywise(lambda x: 2 * sigmoid(2 * x) - 1, first)
         case "BatchNormalization":
             scale, shift, mean, variance = (v.reshape(-1, *(1,) * (first.ndim - 2)) for v in values[1:])
             epsilon = number.get("epsilon", Fraction(float(np.float32(1e-5))))

@@ -90,7 +90,8 @@ class InputTurns:
         left = []
         for boxes in stuck:
             every = boxes.group >= 0
-            settled = self._ties.settled(boxes.lower, boxes.upper, boxes.group, boxes.active, every)
+            deadline = self._job.deadline
+            settled = self._ties.settled(boxes.lower, boxes.upper, boxes.group, boxes.active, every, deadline)
             left.append(boxes.pick(self._setting.backend.array(np.flatnonzero(~settled))))
         return [boxes for boxes in left if len(boxes)]
 

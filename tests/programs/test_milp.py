@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -99,6 +100,37 @@ def test_a_value_within_tolerances_is_unknown():
     report = decide(open_problem(offset=1e-9))
     assert report.status == "unknown"
     assert report.reason
+
+
+def cancelling(seed):
+    """A point whose value violates its clause by a hair: layers of weights of 1e3 that nearly cancel there."""
+    rng = np.random.default_rng(seed)
+    point = value = rng.uniform(-1, 1, 4)
+    exact = [Fraction(x) for x in point.tolist()]
+    nodes = [node("x", "Input", (), (4,))]
+    for layer, out in enumerate((8, 8, 1)):
+        shape = out, len(value)
+        weight = rng.choice([-1e3, 1e3], shape) * (1 + 1e-6 * rng.normal(size=shape))
+        bias = -(weight @ value) * (1 + 1e-6 * rng.normal(size=out)) if out > 1 else np.zeros(out)
+        nodes.append(node(f"z{layer}", "Linear", (len(nodes) - 1,), (out,), {"weight": weight, "bias": bias}))
+        value = weight @ value + bias
+        exact = [
+            sum((Fraction(w) * x for w, x in zip(row, exact, strict=True)), Fraction(b))
+            for row, b in zip(weight.tolist(), bias.tolist(), strict=True)
+        ]
+        if out > 1:
+            nodes.append(node(f"h{layer}", "Relu", (len(nodes) - 1,), (out,)))
+            value, exact = np.maximum(value, 0), [max(x, Fraction(0)) for x in exact]
+    above = np.array([np.nextafter(float(exact[0]), np.inf)])
+    group = Group(point, point, np.ones((1, 1)), above, np.zeros(1, bool), np.zeros(1, int), 1)
+    return Problem(Graph(tuple(nodes), (0,), (len(nodes) - 1,)), (group,), 1, None)
+
+
+@pytest.mark.parametrize("seed", [2, 3, 5, 9])
+def test_what_the_solver_tolerates_may_grow_by_large_weights(seed):
+    """(HiGHS calls these programmes infeasible; with its margin relative to the outputs they were `unsat`.)"""
+    report = solve_by_milp(cancelling(seed), Deadline.after(20.0), never)
+    assert report.status == "unknown"
 
 
 def test_a_point_that_the_runtime_refuses_is_no_witness():

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..arrays import array_namespace, options_like
 from ..ops import rule
-from ..ops.arrays import unit_roundoff
+from ..ops.arrays import quiet, unit_roundoff
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -299,6 +299,7 @@ def _relu(node: Node, intervals: Sequence[Interval]) -> Family:
     )
 
 
+@quiet
 def _side(node: Node, intervals: Sequence[Interval], members: Knots, outward: int) -> Side:
     """Mixtures of the members, their intercepts moved outward by what rounding can do to a mixed slope."""
     size = node.size

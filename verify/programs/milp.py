@@ -20,6 +20,7 @@ from ..budget import TimeUp
 from .encoding import Size, encodable, encode, estimate, inexact, roles_of
 from .highs import TOLERANCE, Solution, solve_integer
 from .roles import NotEncodable
+from .tolerances import reach_of_tolerances
 from .wiring import wire
 
 if TYPE_CHECKING:
@@ -36,9 +37,11 @@ if TYPE_CHECKING:
 MARGIN = 1e-6
 """How much, relative to the terms of a clause, a lower bound of HiGHS must be above 0 to count.
 
-The solver may miss every row by `TOLERANCE` (1e-9) and every binary by as much times its constant. The margin allows
-for these errors to grow a thousandfold on their way to the output; larger growth is possible in theory, so that a
-refutation by HiGHS carries a warning."""
+What the solver's tolerances can reach (`reach_of_tolerances`) comes on top, `SPARE` times. This is no proof of what
+the solver does, so that a refutation by HiGHS carries a warning."""
+
+SPARE = 10.0
+"""Times that rows may be missed by `TOLERANCE`: presolving and scaling are not as exact as the solver's last answer."""
 
 LARGEST = Size(columns=60_000, nonzeros=20_000_000, undecided=3_000)
 """Programmes beyond this are not tried."""
@@ -186,7 +189,7 @@ class _Run:
         if self.by_highs and status == "unsat":
             warnings = (
                 f"{self.by_highs} of {self.clauses} clauses are refuted by lower bounds of HiGHS: its tolerance is "
-                f"{TOLERANCE:g} a row, and each bound exceeds {MARGIN:g} of the clause's terms, but this is no proof",
+                f"{TOLERANCE:g} a row, and each bound exceeds what missing rows by it may reach, but this is no proof",
             )
         return MilpReport(status, witness, reason, warnings, self.bound, self.closed, self.clauses, self.nodes)
 
@@ -197,18 +200,21 @@ class _Run:
             if witness is not None:
                 return self.report("sat", "", witness)
             return self.report("unknown", "every point is unsafe, but the runtime did not confirm the one tried")
-        margin = MARGIN * (1.0 + _scale(self.graph, task))
         try:
-            program, inputs = self._program(task, margin)
+            program, inputs, margin = self._program(task)
         except TimeUp:
             return self.report("timeout", "the deadline passed while a programme was built")
         # First any unsafe point; if the runtime does not confirm it, the one farthest inside the unsafe set.
+        found = False
         for target in (0.0, -np.inf):
             solution = solve_integer(
                 program, self.deadline, threads=self.threads, target=target, memory=self.child_memory
             )
             self.nodes += solution.nodes
+            if found and solution.status == "infeasible":
+                return self.report("unknown", "HiGHS found a point of a programme that it then called infeasible")
             if solution.values is not None and solution.objective <= margin:
+                found = True
                 witness = self._checked(np.clip(solution.values[:inputs], task.lower, task.upper), task)
                 if witness is not None:
                     return self.report("sat", "", witness)
@@ -219,7 +225,8 @@ class _Run:
                 return None
             if solution.status != "target":
                 break
-        self._note(max(task.floor, solution.dual_bound))
+        known = -np.inf if solution.status == "infeasible" or margin == np.inf else solution.dual_bound - margin
+        self._note(max(task.floor, known))
         return self._undecided(solution)
 
     def _undecided(self, solution: Solution) -> MilpReport:
@@ -228,14 +235,21 @@ class _Run:
             return self.report(status, f"HiGHS did not finish: {solution.message}")
         if solution.status == "failed":
             return self.report("unknown", solution.message)
+        if solution.status == "infeasible":
+            return self.report("unknown", "the terms of a programme's rows are too large for HiGHS's tolerances")
         if solution.objective <= 0.0:
             return self.report("unknown", "the runtime does not confirm the unsafe point that HiGHS found")
         return self.report("unknown", "the least value of a clause is within HiGHS's tolerances of 0")
 
-    def _program(self, task: _Task, margin: float) -> tuple[Program, int]:
-        """The clause's programme, with values of no interest cut off, and its number of inputs."""
+    def _program(self, task: _Task) -> tuple[Program, int, float]:
+        """The clause's programme, with values of no interest cut off, its number of inputs, and the margin that
+        bounds must exceed."""
+        roles = roles_of(self.graph, task.intervals)[1]
         if self.wired is None or self.wired[0] != task.group:
-            self.wired = (task.group, wire(self.graph, roles_of(self.graph, task.intervals)[1], self.deadline))
+            self.wired = (task.group, wire(self.graph, roles, self.deadline))
+        margin = MARGIN * (1.0 + _scale(self.graph, task)) + SPARE * reach_of_tolerances(
+            self.wired[1], roles, task.lower, task.upper, task.rows, task.offsets, TOLERANCE
+        )
         model = encode(
             self.graph,
             task.lower,
@@ -247,7 +261,7 @@ class _Run:
             wiring=self.wired[1],
             floor=task.floor,
         )
-        return model.program.with_ceiling(2.0 * margin), model.inputs
+        return model.program.with_ceiling(2.0 * margin), model.inputs, margin
 
     def _checked(self, point: np.ndarray, task: _Task) -> Witness | None:
         return self.check(point[None], np.array([task.group]))

@@ -18,6 +18,7 @@ from ..ops import rule
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ..budget import Deadline
     from ..graph import Array, Graph, Node
     from ..problem import Group
 
@@ -26,6 +27,9 @@ PRODUCTS_AT_MOST = 50_000
 
 PRODUCTS_IN_ALL = 1_000_000
 """Products of all boxes together."""
+
+NODE_COSTS = 50
+"""Products that could be made in the time that a node takes besides its own."""
 
 _PARAMETERS = {"Linear": {"weight", "bias"}, "Scale": {"scale", "shift"}, "Constant": {"value"}, "Take": {"indices"}}
 _PLAIN = frozenset({"Input", "Add", "Sum", "Reshape", "Transpose", "Concat", "Relu", "Abs", "Max", "Min"})
@@ -49,12 +53,20 @@ class Ties:
         self._left = PRODUCTS_IN_ALL if is_exact(graph) else 0
         self._each = _products(graph)
 
-    def settled(self, lower: Array, upper: Array, group: Array, active: Array, tried: Array) -> np.ndarray:
+    def settled(
+        self,
+        lower: Array,
+        upper: Array,
+        group: Array,
+        active: Array,
+        tried: Array,
+        deadline: Deadline,
+    ) -> np.ndarray:
         """Which of those boxes ``[N, n]`` that are to be tried (bool ``[N]``) are refuted for their active clauses
         ``[N, K]``, bool ``[N]``; none once that took too long."""
         refuted = np.zeros(tried.shape[0], dtype=bool)
         for box in np.flatnonzero(to_numpy(tried)).tolist():
-            if self._left <= 0:
+            if self._left <= 0 or deadline.passed:
                 break
             self._left -= self._each
             low, high = (to_numpy(end[box]).astype(np.float64) for end in (lower, upper))
@@ -64,7 +76,10 @@ class Ties:
 
 
 def _products(graph: Graph) -> int:
-    return sum(node.size * (node.input_shapes[0][-1] if node.op == "Linear" else 1) for node in graph.nodes)
+    """What a look at a box costs, in products."""
+    return NODE_COSTS * len(graph.nodes) + sum(
+        node.size * (node.input_shapes[0][-1] if node.op == "Linear" else 1) for node in graph.nodes
+    )
 
 
 def is_exact(graph: Graph) -> bool:

@@ -257,7 +257,7 @@ class _Rounds:
         if options.ties is not None and self.rows.strict is not None:
             near = undecided & ~xp.any(active & ~nearly_tied(state, bound, own), axis=1)
             whole = active if self.used is None else _widened(active, self.used, int(self.used[-1]) + 1)
-            settled = options.ties.settled(domains.lower, domains.upper, domains.group, whole, near)
+            settled = options.ties.settled(domains.lower, domains.upper, domains.group, whole, near, self.deadline)
             undecided = undecided & ~xp.asarray(settled, **options_like(undecided))
         hairs = xp.zeros_like(undecided)
         if options.leave_hairs:
