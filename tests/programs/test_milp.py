@@ -143,6 +143,22 @@ def test_a_solver_that_contradicts_itself_is_not_believed(monkeypatch):
     assert not answers
 
 
+def test_a_refutation_must_hold_without_presolving(monkeypatch):
+    """Where it does not, nothing is claimed."""
+    asked = []
+
+    def solve(*_, presolve, **__):
+        asked.append(presolve)
+        return (
+            Solution("infeasible", dual_bound=np.inf) if presolve else Solution("optimal", -0.1, -0.1, np.zeros(1000))
+        )
+
+    monkeypatch.setattr(milp, "solve_integer", solve)
+    report = solve_by_milp(open_problem(), Deadline.after(60.0), never)
+    assert report.status == "unknown"
+    assert asked == [True, False]
+
+
 def shifted(by):
     """``-relu(relu(x + by) - by) <= -0.01``, left open by our own bounds."""
     one = np.ones((1, 1))
