@@ -15,7 +15,7 @@ import numpy as np
 from boundsmith.specs.read import parse_property
 from boundsmith.verify import Options, Verdict, load, verify
 from boundsmith.verify.bounding.api import bounds_of
-from boundsmith.verify.errors import BoundsmithError, LoadError, UndefinedOnRegion
+from boundsmith.verify.errors import BoundsmithError, CrossedBounds, LoadError, UndefinedOnRegion
 from hostile import NUMBERS, SHAPES, hostile
 from maxima import tiny
 
@@ -193,6 +193,9 @@ def outside(query: Query, network: Network, number: int) -> list[str]:
         try:
             found = bounds_of(network, low[None], high[None], method)
         except UndefinedOnRegion:
+            continue
+        except CrossedBounds as error:
+            faults.append(f"{method} {dtype.__name__} {library}: {error}")
             continue
         for k, value in enumerate(query.values):
             lower, upper = float(found.lower[0, k]), float(found.upper[0, k])

@@ -16,7 +16,7 @@ import pytest
 from boundsmith.verify.budget import NEVER, Deadline
 from boundsmith.verify.programs import highs
 from boundsmith.verify.programs.highs import Solution, solve_integer, solve_linear
-from boundsmith.verify.programs.program import ProgramBuilder
+from boundsmith.verify.programs.program import Program, ProgramBuilder
 
 CHILD = [sys.executable, "-m", "boundsmith.verify.programs.highs_child"]
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at /proc")
@@ -50,7 +50,7 @@ def market_split(rows=6, seed=0):
 
 def request(program, seconds):
     arrays = {field.name: getattr(program, field.name) for field in fields(program)}
-    body = pickle.dumps((arrays, seconds, 1, -np.inf, None))
+    body = pickle.dumps((arrays, seconds, 1, -np.inf, None, True))
     return len(body).to_bytes(8, "little") + body
 
 
@@ -220,3 +220,21 @@ def test_threads_may_solve_at_the_same_time():
         answers = list(pool.map(lambda _: solve_linear(relaxed, NEVER), range(16)))
     assert {answer.status for answer in answers} == {"optimal"}
     assert np.ptp([answer.objective for answer in answers]) < 1e-6
+
+
+def test_without_presolving_a_point_of_a_thin_programme_is_found():
+    """(Presolving, HiGHS 1.16 calls this programme infeasible; it has points.)"""
+    program = Program(
+        cost=np.array([0.0, 0.0, 0.0, 1.0]),
+        column_lower=np.array([3.9918968081474304e-01, -1.6154679656028748e-01, 1.0753060536016474e03, -4.447877e-08]),
+        column_upper=np.array([3.9997535943984985e-01, -1.1433360725641251e-01, 1.0786872979110094e03, 6.0816824e-06]),
+        row_lower=np.array([2.7966157226562500e03, 1.0027523520454884]),
+        row_upper=np.array([2.7966157226562500e03, np.inf]),
+        starts=np.array([0, 3, 5], np.int32),
+        indices=np.array([1, 0, 2, 2, 3], np.int32),
+        values=np.array([9.588846587575972e-04, 4.303539550781250e03, 1.0, 9.296043426729739e-04, 1.0]),
+        integer=np.zeros(4, dtype=bool),
+    )
+    answer = solve_integer(program, Deadline.after(20.0), presolve=False)
+    assert answer.status == "optimal"
+    assert answer.objective < 0.0

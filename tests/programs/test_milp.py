@@ -133,6 +133,54 @@ def test_what_the_solver_tolerates_may_grow_by_large_weights(seed):
     assert report.status == "unknown"
 
 
+def test_a_solver_that_contradicts_itself_is_not_believed(monkeypatch):
+    """(So HiGHS does where the terms of rows are large: it finds a point, and then says that there is none.)"""
+    size = 1000
+    answers = [Solution("target", -1.0, -2.0, np.zeros(size)), Solution("infeasible", dual_bound=np.inf)]
+    monkeypatch.setattr(milp, "solve_integer", lambda *_, **__: answers.pop(0))
+    report = solve_by_milp(open_problem(), Deadline.after(60.0), never)
+    assert report.status == "unknown"
+    assert not answers
+
+
+def test_a_refutation_must_hold_without_presolving(monkeypatch):
+    """Where it does not, nothing is claimed."""
+    asked = []
+
+    def solve(*_, presolve, **__):
+        asked.append(presolve)
+        return (
+            Solution("infeasible", dual_bound=np.inf) if presolve else Solution("optimal", -0.1, -0.1, np.zeros(1000))
+        )
+
+    monkeypatch.setattr(milp, "solve_integer", solve)
+    report = solve_by_milp(open_problem(), Deadline.after(60.0), never)
+    assert report.status == "unknown"
+    assert asked == [True, False]
+
+
+def shifted(by):
+    """``-relu(relu(x + by) - by) <= -0.01``, left open by our own bounds."""
+    one = np.ones((1, 1))
+    nodes = (
+        node("x", "Input", (), (1,)),
+        node("z", "Linear", (0,), (1,), {"weight": one, "bias": np.array([by])}),
+        node("h", "Relu", (1,), (1,)),
+        node("c", "Linear", (2,), (1,), {"weight": one, "bias": np.array([-by])}),
+        node("r", "Relu", (3,), (1,)),
+    )
+    return problem(Graph(nodes, (0,), (4,)), (-one, np.array([-0.01])))
+
+
+@pytest.mark.parametrize(("by", "status"), [(0.0, "unsat"), (1e8, "unknown")])
+def test_rows_that_float64_cannot_tell_refute_nothing(monkeypatch, by, status):
+    """A solver's "infeasible" (said falsely, here) counts where the terms of all rows are small, and only there."""
+    monkeypatch.setattr(milp, "solve_integer", lambda *_, **__: Solution("infeasible", dual_bound=np.inf))
+    report = solve_by_milp(shifted(by), Deadline.after(20.0), never)
+    assert report.status == status
+    assert np.isfinite(report.bound)
+
+
 def test_a_point_that_the_runtime_refuses_is_no_witness():
     report = solve_by_milp(open_problem(offset=-0.1), Deadline.after(60.0), never)
     assert report.status == "unknown"

@@ -50,16 +50,24 @@ def solve_linear(program: Program, deadline: Deadline) -> Solution:
 
 
 def solve_integer(
-    program: Program, deadline: Deadline, *, threads: int = 1, target: float = -np.inf, memory: int | None = None
+    program: Program,
+    deadline: Deadline,
+    *,
+    threads: int = 1,
+    target: float = -np.inf,
+    memory: int | None = None,
+    presolve: bool = True,
 ) -> Solution:
     """Solve a mixed-integer programme in a child process, which never outlives the deadline or this process.
 
-    target   stop at the first point with an objective at most this;  memory  bytes the child may allocate.
+    target    stop at the first point with an objective at most this;  memory  bytes the child may allocate.
+    presolve  simplify the programme first. That is faster, and called programmes infeasible that have points (HiGHS
+              1.16: a row of 2,800 with a column between -4e-8 and 6e-6).
     """
     if deadline.passed:
         return Solution("limit", message="the deadline has passed")
     arrays = {field.name: getattr(program, field.name) for field in fields(program)}
-    request = pickle.dumps((arrays, max(0.0, deadline.remaining), threads, target, memory))
+    request = pickle.dumps((arrays, max(0.0, deadline.remaining), threads, target, memory, presolve))
     answer, code = _converse(request, deadline)
     if answer is None:
         return Solution("limit", message="HiGHS was stopped at the deadline")
@@ -112,7 +120,7 @@ def _close(pipe: Any) -> None:
         return
 
 
-def run_highs(program: Program, *, seconds: float, threads: int, target: float) -> Solution:
+def run_highs(program: Program, *, seconds: float, threads: int, target: float, presolve: bool = True) -> Solution:
     """Solve a programme here and now, with a time limit in seconds."""
     try:
         import highspy
@@ -129,6 +137,7 @@ def run_highs(program: Program, *, seconds: float, threads: int, target: float) 
         "threads": threads,
         "time_limit": min(max(seconds, 0.0), 1e9),
         "random_seed": 0,
+        "presolve": "choose" if presolve else "off",
     }
     if integer:
         options |= {

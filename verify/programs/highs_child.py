@@ -24,11 +24,11 @@ def main() -> None:
     header = source.read(8)
     request = source.read(int.from_bytes(header, "little"))
     end_when_closed(source)
-    arrays, seconds, threads, target, memory = pickle.loads(request)
+    arrays, seconds, threads, target, memory, presolve = pickle.loads(request)
     if memory is not None:
         _limit_memory(memory)
     try:
-        answer = run_highs(Program(**arrays), seconds=seconds, threads=threads, target=target)
+        answer = run_highs(Program(**arrays), seconds=seconds, threads=threads, target=target, presolve=presolve)
     except MemoryError:
         answer = Solution("limit", message="HiGHS ran out of memory")
     sink.write(pickle.dumps(answer))

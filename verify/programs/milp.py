@@ -204,26 +204,35 @@ class _Run:
             program, inputs, margin = self._program(task)
         except TimeUp:
             return self.report("timeout", "the deadline passed while a programme was built")
-        # First any unsafe point; if the runtime does not confirm it, the one farthest inside the unsafe set.
+        # First any unsafe point; if the runtime does not confirm it, the one farthest inside the unsafe set. What is
+        # refuted must be refuted without presolving, too.
         found = False
-        for target in (0.0, -np.inf):
+        for target, presolve in ((0.0, True), (-np.inf, True), (0.0, False)):
+            if presolve and target < 0.0 and not found:
+                continue
             solution = solve_integer(
-                program, self.deadline, threads=self.threads, target=target, memory=self.child_memory
+                program,
+                self.deadline,
+                threads=self.threads,
+                target=target,
+                memory=self.child_memory,
+                presolve=presolve,
             )
             self.nodes += solution.nodes
-            if found and solution.status == "infeasible":
-                return self.report("unknown", "HiGHS found a point of a programme that it then called infeasible")
+            refuted = _refuted(solution, margin)
+            if found and (refuted or solution.status == "infeasible"):
+                return self.report("unknown", "HiGHS found a point of a programme, and then said that there is none")
             if solution.values is not None and solution.objective <= margin:
-                found = True
                 witness = self._checked(np.clip(solution.values[:inputs], task.lower, task.upper), task)
                 if witness is not None:
                     return self.report("sat", "", witness)
-            if _refuted(solution, margin):
+            if refuted and not presolve:
                 self.closed += 1
                 self.by_highs += 1
                 self._note(min(solution.dual_bound, 2.0 * margin))
                 return None
-            if solution.status != "target":
+            found = found or solution.status == "target"
+            if not refuted and solution.status != "target":
                 break
         known = -np.inf if solution.status == "infeasible" or margin == np.inf else solution.dual_bound - margin
         self._note(max(task.floor, known))
