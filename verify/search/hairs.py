@@ -18,11 +18,9 @@ if TYPE_CHECKING:
     from ..graph import Array
     from ..rows import Rows
 
-HAIR = 8.0
+HAIR = 2.0
 """Bounds that are short by up to so many times their own allowance are left to another dtype: bounds of intermediate
-values gave away theirs before. Controllers with a power balance (three_tanh_16 and five_tanh_16 within 10 %): decided
-after 144 and 655 boxes with 2, 151 and 676 with 8, 135 and 631 in float64 alone; where the bounds of products were
-constants, 2 left them open after 268,000 and 103,000 boxes and 8 did not."""
+values gave away theirs before."""
 
 
 def nearly_refuted(state: Relaxed | Narrowed, bound: LinearBound, own: Rows) -> Array:
