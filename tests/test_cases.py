@@ -108,7 +108,7 @@ def test_a_gemm_of_constants() -> None:
 
 @pytest.mark.parametrize(("network", "query"), [("batch", "batch2"), ("length", "length4")])
 def test_symbolic_extents(network: str, query: str) -> None:
-    assert decide("symbolic_dims", query, network).verdict in (Verdict.SAT, Verdict.UNSAT)
+    assert decide("symbolic_dims", query, network).verdict is Verdict.UNSAT
     shown = CliRunner().invoke(cli, ["inspect", str(CASES / "symbolic_dims" / f"{network}.onnx")])
     assert shown.exit_code == 0
     assert "a query's declaration fixes it" in shown.output
