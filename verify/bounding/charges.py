@@ -78,7 +78,8 @@ class Charge:
         norm = 1.01 * unit * xp.sqrt(xp.sum((vector / unit[:, None]) ** 2, axis=1))
         even = isinstance(vector, np.ndarray) and bool((largest <= EVEN * vector.min(axis=1)).all())
         # Squares of coefficients that underflow are off by less than the smallest normal number each.
-        constant = constant + norm * (vector.shape[1] * smallest(vector)) ** 0.5
+        if even:
+            constant = constant + norm * (vector.shape[1] * smallest(vector)) ** 0.5
         return cls(vector, norm, even, infinite, constant)
 
     def __add__(self, other: Charge) -> Charge:
@@ -344,6 +345,9 @@ def linear_charge(
         vector = error if vector is None else vector + error
     if vector is None:
         return None
+    if reaches and not node.params.keys() & {"weight", "matrix", "scale"}:
+        # Nothing is multiplied, and sums do not underflow. (Masks add numbers as large as there are.)
+        return Charge.make(vector, zero_of(vector))
     # (Its own value: a relaxation that reads it may have sent coefficients that underflowed.)
     return Charge.make(vector, _underflow(like, fan_out + added + 1, [*reaches, own]))
 

@@ -63,6 +63,8 @@ class Phases:
     def only(self, domains: Branches) -> Array:
         """Which domains have no splits but phases ``[N]``."""
         xp = array_namespace(domains.low)
+        if self.kink.shape[0] == 0:
+            return xp.all(domains.slot < 0, axis=1)
         phase = domains.point == self.kink[xp.clip(domains.slot, 0, None)]
         return xp.all((domains.slot < 0) | phase, axis=1)
 
