@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import UnsupportedError
+from .rounding import ELEMENT_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 
 REST, ERROR = "_rest", "_error"
 """What names of parameters end with that say what another one leaves out, or may be off by."""
-
-UNIT32 = 2.0**-24
-"""The relative rounding error of one float32 operation."""
 
 
 def array_namespace(*arrays: Array) -> Any:
@@ -82,7 +80,7 @@ class Backend:
             if not rest.any():
                 continue
             extra[key + REST] = rest
-            lost = np.where(abs(rest) > UNIT32 * abs(value), abs(rest), 0.0)
+            lost = np.where(abs(rest) > ELEMENT_TYPES["float32"].unit * abs(value), abs(rest), 0.0)
             if node.op != "Constant" and lost.any():
                 # It underflows, which no allowance is relative to.
                 extra[key + ERROR] = (lost + node.params.get(key + ERROR, 0.0)) * (1.0 + 2.0**-40)

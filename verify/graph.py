@@ -86,6 +86,15 @@ class Graph:
                 raise ValueError(f"node {index} ({node.name}) reads a node that does not come before it")
         object.__setattr__(self, "nodes", tuple(self._with_input_shapes(node) for node in self.nodes))
 
+    @cached_property
+    def readers(self) -> tuple[tuple[int, ...], ...]:
+        """The nodes that read each node's value, one that reads it twice named twice."""
+        found: list[list[int]] = [[] for _ in self.nodes]
+        for position, node in enumerate(self.nodes):
+            for source in node.inputs:
+                found[source].append(position)
+        return tuple(map(tuple, found))
+
     def _with_input_shapes(self, node: Node) -> Node:
         shapes = tuple(self.nodes[source].shape for source in node.inputs)
         return node if node.input_shapes == shapes else replace(node, input_shapes=shapes)

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .arrays import array_namespace
 from .errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -120,7 +119,7 @@ def roundings(terms: int) -> float:
 def together(squares: Array) -> Array:
     """What the errors of many independent sums of a regular layer add up to, in units of the allowance for one:
     `squares` is the sum of the squares of the sums' sizes."""
-    return DEVIATIONS * array_namespace(squares).sqrt(squares)
+    return DEVIATIONS * squares**0.5
 
 
 def rounding(x: Array, terms: int) -> float:

@@ -136,15 +136,6 @@ def _sums(sizes: Array, vector: Array, index: Array | None) -> Array:
     return (sizes @ vector[:, :, None])[:, :, 0]
 
 
-def readers(graph: Graph) -> list[list[int]]:
-    """The nodes that read each node's value, one that reads it twice named twice."""
-    found: list[list[int]] = [[] for _ in graph.nodes]
-    for position, node in enumerate(graph.nodes):
-        for source in node.inputs:
-            found[source].append(position)
-    return found
-
-
 class Charges:
     """The charges of a graph's nodes on a batch of boxes, worked out when they are first asked for.
 
@@ -167,8 +158,7 @@ class Charges:
         self._like = like
         self._steps = steps if steps is not None else {}
         self._joint = joint
-        self._readers = readers(graph)
-        self._merges = [max((len(self._readers[k]) - 1 for k in node.inputs), default=0) for node in graph.nodes]
+        self._merges = [max((len(graph.readers[k]) - 1 for k in node.inputs), default=0) for node in graph.nodes]
         self._at: dict[int, Charge | None] = {}
         self._leaving: dict[int, tuple[Charge, ...] | None] = {}
         self._reach: dict[int, tuple[Interval | None, Array]] = {}
@@ -183,7 +173,7 @@ class Charges:
 
     def _deferred(self, position: int) -> bool:
         """Whether a node's charge is part of that of its only reader, which hands its coefficients on as they are."""
-        found = self._readers[position]
+        found = self._graph.readers[position]
         nodes = self._graph.nodes
         if len(found) != 1 or nodes[found[0]].op not in ("Add", "Reshape") or nodes[position].op == "Input":
             return False
@@ -378,26 +368,41 @@ def _root(node: Node, linear: LinearRule, reaches: Sequence[np.ndarray]) -> np.n
 
 @quiet
 def lines_charge(node: Node, step: Step, reaches: Sequence[Array], affine: bool) -> Charge | None:
-    """The charge of an elementwise relaxation, `affine` saying whether all its inputs are values of linear nodes.
+    """The charge of an elementwise relaxation, `affine` saying whether all its inputs are values of linear nodes, which
+    are charged for coefficients that are off by little of themselves."""
+    intercepts = step.lower_intercept, step.upper_intercept
+    if affine and isinstance(step.spread[0], np.ndarray) and pays_itself(step.lower_slopes, step.spread, intercepts):
+        return None
+    vector = lines_vector(step.lower_slopes, step.spread, intercepts, reaches, node.size)
+    return Charge.make(vector, _underflow(vector, 4, reaches))
 
-    None where each carried coefficient is off by little of itself, which those nodes are charged for, and the terms of
-    the constants all have one sign, so that their sum is their magnitude (lines of a ReLU).
-    """
-    lower, upper = step.lower_intercept, step.upper_intercept
-    sizes = [abs(slope) + abs(spread) for slope, spread in zip(step.lower_slopes, step.spread, strict=True)]
-    if affine and isinstance(sizes[0], np.ndarray):
-        one_sign = (lower is None or (lower <= 0).all()) and (upper is None or (upper >= 0).all())
-        ends = [abs(slope + spread) for slope, spread in zip(step.lower_slopes, step.spread, strict=True)]
-        if one_sign and all((size <= ACCURATE * end).all() for size, end in zip(sizes, ends, strict=True)):
-            return None
+
+Intercepts = tuple["Array | None", "Array | None"]
+
+
+def pays_itself(slopes: Sequence[Array], spread: Sequence[Array], intercepts: Intercepts) -> bool:
+    """Whether each coefficient that lines carry is off by little of itself, and the terms of each constant have one
+    sign, so that their sum is their magnitude (lines of a ReLU). (numpy arrays of any layout.)"""
+    lower, upper = intercepts
+    if not ((lower is None or (lower <= 0).all()) and (upper is None or (upper >= 0).all())):
+        return False
+    pairs = zip(slopes, spread, strict=True)
+    return all(bool((abs(slope) + abs(width) <= ACCURATE * abs(slope + width)).all()) for slope, width in pairs)
+
+
+def lines_vector(
+    slopes: Sequence[Array], spread: Sequence[Array], intercepts: Intercepts, reaches: Sequence[Array], size: int
+) -> Array:
+    """What rounding may take for each coefficient of a node of so many entries that is carried through lines. (Arrays
+    of any layout.)"""
     unit = element_type(reaches[0].dtype).unit
     vector: Array = 0.0
-    for size, reach in zip(sizes, reaches, strict=True):
-        vector = vector + 4.0 * unit * product(detached(size), reach)
-    for intercept in (lower, upper):
+    for slope, width, reach in zip(slopes, spread, reaches, strict=True):
+        vector = vector + 4.0 * unit * product(detached(abs(slope) + abs(width)), reach)
+    for intercept in intercepts:
         if intercept is not None:
-            vector = vector + rounding(reaches[0], node.size) * abs(detached(intercept))
-    return Charge.make(vector, _underflow(vector, 4, reaches))
+            vector = vector + rounding(reaches[0], size) * abs(detached(intercept))
+    return vector
 
 
 def detached(x: Array) -> Array:

@@ -73,7 +73,7 @@ def _half_infinite(node: Node, operator: OpRule, linear: LinearRule, intervals: 
     if shift is not None:
         size = size + abs(as_like(shift, size))
     off = 2.0 * rounding(size, terms) * size + terms * smallest(size)
-    error = linear.parameter_error(node, reaches)
+    error = _parameter_error(node, linear, intervals)
     if error is not None:
         off = off + error
     return lower - off, upper + off

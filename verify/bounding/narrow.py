@@ -26,7 +26,7 @@ from ..ops.arrays import defined, product
 from ..rounding import FEW, element_type, rounding, smallest, unit_roundoff, worst_case
 from . import crown
 from .backward import LinearBound, Relaxed, constants_rounding
-from .charges import ACCURATE, underflow
+from .charges import lines_vector, pays_itself, underflow
 from .compact import CLEARLY
 from .interval import intersect, ordered
 
@@ -287,28 +287,10 @@ def _prepared(lines: Lines, batch: int, charges: tuple[_Charge | None, ...], rea
     slopes = tuple(_boxes_last(slope, batch) for slope in lines.lower_slopes)
     spread = tuple(_boxes_last(above, batch) - below for above, below in zip(lines.upper_slopes, slopes, strict=True))
     below, above = intercept(lines.lower_intercept), intercept(lines.upper_intercept)
-    return _Step(slopes, spread, below, above, _lines_charge(slopes, spread, (below, above), reaches), charges)
-
-
-def _lines_charge(
-    slopes: tuple[np.ndarray, ...],
-    spread: tuple[np.ndarray, ...],
-    intercepts: tuple[np.ndarray | None, np.ndarray | None],
-    reaches: list[np.ndarray],
-) -> np.ndarray | None:
-    """As `charges.lines_charge`."""
-    below, above = intercepts
-    sizes = [abs(slope) + abs(width) for slope, width in zip(slopes, spread, strict=True)]
-    if (below is None or (below <= 0).all()) and (above is None or (above >= 0).all()):
-        ends = [abs(slope + width) for slope, width in zip(slopes, spread, strict=True)]
-        if all((size <= ACCURATE * end).all() for size, end in zip(sizes, ends, strict=True)):
-            return None
-    unit = element_type(slopes[0].dtype).unit
-    total = sum(4.0 * unit * product(size, reach) for size, reach in zip(sizes, reaches, strict=True))
-    for intercept in intercepts:
-        if intercept is not None:
-            total = total + rounding(slopes[0], len(intercept)) * abs(intercept)
-    return np.asarray(total)
+    charge = None
+    if not pays_itself(slopes, spread, (below, above)):
+        charge = lines_vector(slopes, spread, (below, above), reaches, len(slopes[0]))
+    return _Step(slopes, spread, below, above, charge, charges)
 
 
 def _refined(state: Narrowed, node: Node, affine: Affine, known: Interval, kinked: bool) -> Interval:

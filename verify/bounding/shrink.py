@@ -28,13 +28,9 @@ def shrink(graph: Graph, intervals: Sequence[Interval]) -> tuple[Graph, list[Int
     """
     nodes = list(graph.nodes)
     bounds = list(intervals)
-    readers: list[list[int]] = [[] for _ in nodes]
-    for position, node in enumerate(nodes):
-        for source in node.inputs:
-            readers[source].append(position)
     changed = False
     for position, node in enumerate(graph.nodes):
-        above = _dense_readers(graph, readers, position)
+        above = _dense_readers(graph, position)
         if not above:
             continue
         active = (to_numpy(intervals[position][1]) > 0).reshape(-1, node.size).any(axis=0)
@@ -43,7 +39,7 @@ def shrink(graph: Graph, intervals: Sequence[Interval]) -> tuple[Graph, list[Int
         kept = np.flatnonzero(active) if active.any() else np.zeros(1, dtype=np.intp)
         changed = True
         shape = (*node.shape[:-1], len(kept))
-        (relu,) = readers[position]
+        (relu,) = graph.readers[position]
         rows = dict.fromkeys(nodes[position].params, (kept, 0))
         nodes[position] = _selected(nodes[position], rows, shape)
         nodes[relu] = replace(nodes[relu], shape=shape)
@@ -56,14 +52,15 @@ def shrink(graph: Graph, intervals: Sequence[Interval]) -> tuple[Graph, list[Int
     return (replace(graph, nodes=tuple(nodes)) if changed else graph), bounds
 
 
-def _dense_readers(graph: Graph, readers: list[list[int]], position: int) -> list[int]:
+def _dense_readers(graph: Graph, position: int) -> tuple[int, ...]:
     """The dense layers that read a dense layer through its ReLU, if nothing else reads either; else nothing."""
-    if not is_plain_dense(graph.nodes[position]) or position in graph.outputs or len(readers[position]) != 1:
-        return []
-    (relu,) = readers[position]
+    if not is_plain_dense(graph.nodes[position]) or position in graph.outputs or len(graph.readers[position]) != 1:
+        return ()
+    (relu,) = graph.readers[position]
     if graph.nodes[relu].op != "Relu" or relu in graph.outputs:
-        return []
-    return readers[relu] if all(is_plain_dense(graph.nodes[reader]) for reader in readers[relu]) else []
+        return ()
+    found = graph.readers[relu]
+    return found if all(is_plain_dense(graph.nodes[reader]) for reader in found) else ()
 
 
 def _selected(node: Node, entries: dict[str, tuple[np.ndarray, int]], shape: tuple[int, ...]) -> Node:
